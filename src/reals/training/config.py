@@ -1,0 +1,72 @@
+"""What a training run needs to know apart from what it trains."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A constant learning rate, as DiT and SiT are trained."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return what the learning rate is multiplied by at ``step`` of ``steps``."""
+        return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """A half cosine from the full learning rate to zero (ReaLS, Table 1, stage 1)."""
+
+    warm_up: int = 0
+    """Steps over which the rate first rises linearly."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Return what the learning rate is multiplied by at ``step`` of ``steps``."""
+        if step < self.warm_up:
+            return (step + 1) / self.warm_up
+        done = (step - self.warm_up) / max(steps - self.warm_up, 1)
+        return 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """Length, batch, optimiser and safety of one training run (AdamW throughout)."""
+
+    steps: int
+    """Optimiser steps."""
+    batch_size: int
+    """Images per optimiser step, over all processes and micro-batches."""
+    learning_rate: float
+    """Peak learning rate of AdamW; never scaled behind your back."""
+    schedule: Constant | Cosine = Constant()
+    """How the learning rate moves."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moment decays."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay."""
+    ema_decay: float = 0.9999
+    """Decay of the moving average of the weights; the average is what is exported."""
+    clip_norm: float | None = None
+    """Largest gradient norm, or None to leave gradients alone."""
+    accumulate: int = 1
+    """Micro-batches per optimiser step: the memory of a smaller batch, the result of the whole one."""
+    precision: Precision = "auto"
+    """bfloat16 autocast; auto takes it where the hardware computes in it."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    log_every: int = 10
+    """Steps between lines of log.jsonl; losses are averaged in between."""
+    workers: int = 0
+    """Data-loading processes per rank; 0 loads in the training process."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+        if self.learning_rate <= 0.0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")

@@ -1,0 +1,220 @@
+"""The loop resumes exactly, accumulates exactly, and stops when told to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from reals.runtime import interrupt
+from reals.runtime.errors import Interrupted, UserError
+from reals.training.config import Constant, Cosine, LoopConfig
+from reals.training.ema import MovingAverage
+from reals.training.log import read_log
+from reals.training.loop import fit
+from reals.training.state import TrainState, checkpoints
+from tests.training.toy import NoisyRegression, batches, loop
+
+
+def run(directory: Path, config: LoopConfig, objective: NoisyRegression | None = None, **more: object) -> TrainState:
+    return fit(
+        objective or NoisyRegression(),
+        batches(config),
+        config,
+        directory,
+        seed=3,
+        description="toy",
+        **more,  # pyright: ignore[reportArgumentType]
+    )
+
+
+def weights(state: TrainState) -> dict[str, Tensor]:
+    return state.objective.state_dict() | {f"average.{name}": value for name, value in state.average.average.items()}
+
+
+def assert_equal(first: TrainState, second: TrainState) -> None:
+    for (name, one), two in zip(weights(first).items(), weights(second).values(), strict=True):
+        assert torch.equal(one, two), name
+
+
+@pytest.fixture(autouse=True)
+def no_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupt, "_requested", None)
+
+
+@pytest.mark.parametrize("schedule", [Constant(), Cosine(warm_up=2)])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, schedule: Constant | Cosine) -> None:
+    config = loop(schedule=schedule)
+    whole = run(tmp_path / "whole", config)
+
+    def stop(state: TrainState) -> None:
+        if state.step == 5:
+            interrupt._requested = "SIGTERM"
+
+    with pytest.raises(Interrupted, match="step 5 of 8"):
+        run(tmp_path / "parts", config, hooks=(stop,))
+    interrupt._requested = None
+    resumed = run(tmp_path / "parts", config)
+    assert_equal(whole, resumed)
+    whole_log, resumed_log = read_log(tmp_path / "whole"), read_log(tmp_path / "parts")
+    assert [line["step"] for line in resumed_log] == [line["step"] for line in whole_log]
+
+
+def test_killed_between_checkpoints_goes_on_from_the_last_one(tmp_path: Path) -> None:
+    config = loop()
+    whole = run(tmp_path / "whole", config)
+
+    def die(state: TrainState) -> None:
+        if state.step == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", config, hooks=(die,))
+    assert [path.name for path in checkpoints(tmp_path / "parts")] == ["checkpoint-000000006"]
+    steps: list[int] = []
+    resumed = run(tmp_path / "parts", config, hooks=(lambda state: steps.append(state.step),))
+    assert steps == [7, 8]
+    assert_equal(whole, resumed)
+
+
+def test_a_finished_run_is_only_loaded(tmp_path: Path) -> None:
+    config = loop()
+    first = run(tmp_path, config)
+    steps: list[int] = []
+    second = run(tmp_path, config, hooks=(lambda state: steps.append(state.step),))
+    assert steps == []
+    assert_equal(first, second)
+
+
+def test_more_steps_continue_a_finished_run(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", loop(steps=9))
+    run(tmp_path / "parts", loop(steps=4))
+    assert_equal(whole, run(tmp_path / "parts", loop(steps=9)))
+
+
+def test_accumulation_equals_the_large_batch(tmp_path: Path) -> None:
+    large = run(tmp_path / "large", loop(), NoisyRegression(noise=0.0))
+    small = run(tmp_path / "small", loop(accumulate=4), NoisyRegression(noise=0.0))
+    for one, two in zip(weights(large).values(), weights(small).values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_training_lowers_the_loss_and_leaves_frozen_weights_alone(tmp_path: Path) -> None:
+    objective = NoisyRegression(noise=0.0)
+    frozen = objective.frozen.weight.clone()
+    run(tmp_path, loop(steps=200, log_every=10), objective)
+    log = read_log(tmp_path)
+    assert log[-1]["loss"] < 0.1 * log[0]["loss"]
+    assert torch.equal(frozen, objective.frozen.weight)
+    assert {"step", "loss", "mse", "seconds"} <= log[-1].keys()
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, loop(steps=2))
+    other = NoisyRegression()
+    other.network = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+    with pytest.raises(UserError, match="other sizes"):
+        run(tmp_path, loop(), other)
+    fewer = NoisyRegression()
+    fewer.network = torch.nn.Sequential(torch.nn.Linear(6, 1))
+    with pytest.raises(UserError, match="other weights"):
+        run(tmp_path, loop(), fewer)
+
+
+def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not finite at step 2"):
+        run(tmp_path, loop(), NoisyRegression(noise=float("inf")))
+
+
+def test_half_written_checkpoints_are_ignored_and_removed(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoint-000000009.abc.partial").mkdir()
+    state = run(tmp_path, loop(steps=2))
+    assert state.step == 2
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000000002"]
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_moving_average_is_the_recursion() -> None:
+    module = torch.nn.Linear(2, 1, bias=False)
+    start = module.weight.detach().clone()
+    average = MovingAverage(module, 0.75)
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    average.update()
+    torch.testing.assert_close(average.average["weight"], start + 0.25)
+    average.copy_to(module)
+    torch.testing.assert_close(module.weight.detach(), start + 0.25)
+
+
+@pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate"])
+def test_nonsense_settings_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is 0"):
+        loop(**{name: 0})
+
+
+def test_cosine_ends_at_zero_and_constant_stays() -> None:
+    assert Cosine().factor(0, 10) == 1.0
+    assert Cosine().factor(5, 10) == pytest.approx(0.5)
+    assert Cosine().factor(10, 10) == pytest.approx(0.0)
+    assert Cosine(warm_up=4).factor(0, 10) == 0.25
+    assert Constant().factor(9, 10) == 1.0
+
+
+_PROGRAM = """
+import sys, time
+from pathlib import Path
+from reals.runtime import dist, interrupt
+from reals.training.loop import fit
+from tests.training.toy import NoisyRegression, batches, loop
+interrupt.install()
+config = loop(**eval(sys.argv[2]))
+slow = (lambda state: time.sleep(0.05),) if "--slow" in sys.argv else ()
+fit(NoisyRegression(noise=0.0), batches(config, dist.rank(), dist.world_size()), config, Path(sys.argv[1]),
+    seed=3, description="toy", hooks=slow)
+"""
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[2])
+    return os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.mark.slow
+def test_sigterm_checkpoints_before_the_process_ends(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _PROGRAM, str(tmp_path), "{'steps': 400, 'checkpoint_every': 1000}", "--slow"]
+    process = subprocess.Popen(command, env=_environment(), stderr=subprocess.PIPE, text=True)
+    while not read_log(tmp_path) and process.poll() is None:
+        pass
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "checkpoint saved" in errors
+    assert len(checkpoints(tmp_path)) == 1
+
+
+@pytest.mark.dist
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    config = loop(accumulate=2)
+    one = run(tmp_path / "one", config, NoisyRegression(noise=0.0))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM)
+    command += [str(program), str(tmp_path / "two"), "{'accumulate': 2}"]
+    subprocess.run(command, env=_environment(), check=True, capture_output=True, timeout=120)
+    two = TrainState(
+        NoisyRegression(noise=0.0), torch.optim.AdamW([torch.zeros(1)]), MovingAverage(NoisyRegression(), 0.9)
+    )
+    from reals.runtime.io import load_tensors
+
+    saved = load_tensors(checkpoints(tmp_path / "two")[-1] / "average.safetensors")
+    for name, value in one.average.average.items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-6)
+    assert two.step == 0
+    lines = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
