@@ -57,16 +57,18 @@ def _parse(kind: Any, value: Any, where: str) -> Any:
         return tuple(_parse(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(arguments, value, strict=True)))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    expected = type(None) if kind is None else kind
+    expected: Any = type(None) if kind is None else kind
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise UserError(f"{where}: expected {getattr(expected, '__name__', expected)}, found {value!r}")
+        raise UserError(f"{where}: expected {expected.__name__}, found {value!r}")
     return value
 
 
 def _parse_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
     if value is None and type(None) in options:
         return None
-    classes = {option.__name__: option for option in options if dataclasses.is_dataclass(option)}
+    classes: dict[str, Any] = {
+        option.__name__: option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)
+    }
     if isinstance(value, dict) and classes:
         name = value.get("type")
         if name not in classes:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from reals.runtime import dist
 
 _LOG_INTERVAL_SECONDS = 10.0
+# Work that took less than this is not worth a line of its own.
+_WORTH_TELLING_SECONDS = 2.0
 
 
 class Progress:
@@ -28,14 +30,19 @@ class Progress:
         self.note = self.note if note is None else note
 
     @property
+    def elapsed(self) -> float:
+        """Seconds since the work was started or resumed."""
+        return time.monotonic() - self._started
+
+    @property
     def rate(self) -> float:
         """Units per second since the work was started or resumed."""
-        return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        return (self.done - self._first) / max(self.elapsed, 1e-9)
 
     def line(self) -> str:
         """Return what is shown, as one line of text."""
         remaining = (self.total - self.done) / self.rate if self.done > self._first else float("nan")
-        left = f"{_duration(remaining)} left" if self.done < self.total else _duration(time.monotonic() - self._started)
+        left = f"{_duration(remaining)} left" if self.done < self.total else _duration(self.elapsed)
         percent = 100 * self.done // max(self.total, 1)
         note = f" · {self.note}" if self.note else ""
         return (
@@ -83,10 +90,14 @@ def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator
         return
     terminal = sys.stderr.isatty()
     shown = (_TerminalProgress if terminal else _LogProgress)(description, total, unit, done)
-    yield shown
-    if terminal:
-        sys.stderr.write("\r\x1b[2K")
-    say(shown.line())
+    try:
+        yield shown
+    finally:
+        if terminal:
+            sys.stderr.write("\r\x1b[2K")
+            sys.stderr.flush()
+    if shown.elapsed >= _WORTH_TELLING_SECONDS:
+        say(shown.line())
 
 
 def say(message: str) -> None:

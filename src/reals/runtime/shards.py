@@ -101,7 +101,7 @@ class ShardedArrays:
         return self._open[key]
 
     def gather(self, name: str, indices: np.ndarray, view: int | np.ndarray | None = None) -> np.ndarray:
-        """Return rows ``indices`` of array ``name``, in order; ``view`` picks along a second axis, per row if given so."""
+        """Return rows ``indices`` of array ``name``, in order; ``view`` picks along a second axis, perhaps per row."""
         indices = np.asarray(indices, dtype=np.int64)
         first = self._shard(name, 0)
         shape = first.shape[1:] if view is None else first.shape[2:]

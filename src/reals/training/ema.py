@@ -21,7 +21,7 @@ class MovingAverage:
     def update(self) -> None:
         """Move the average towards the present weights; one fused call, not a loop over tensors."""
         weights = [weight.detach().float() for weight in self._weights.values()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1.0 - self.decay)
+        torch._foreach_lerp_(list(self.average.values()), weights, 1.0 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
 
     def load(self, average: dict[str, Tensor]) -> None:
         """Replace the average by a saved one of the same names."""

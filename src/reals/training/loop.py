@@ -136,7 +136,17 @@ def _stop_requested(step: int) -> bool:
 
 
 def make_accelerator(precision: Precision) -> Accelerator:
-    """Return the launch's Accelerator; ``auto`` is bfloat16 where the hardware multiplies in it.
+    """Return the launch's Accelerator in the wanted precision.
+
+    Raises:
+        UserError: bfloat16 was demanded of a GPU that lacks it.
+    """
+    wanted = computes_in_bfloat16(precision)
+    return Accelerator(mixed_precision="bf16" if wanted else "no", cpu=not torch.cuda.is_available())
+
+
+def computes_in_bfloat16(precision: Precision) -> bool:
+    """Return whether to autocast; ``auto`` does where the hardware multiplies in bfloat16.
 
     Raises:
         UserError: bfloat16 was demanded of a GPU that lacks it.
@@ -144,9 +154,8 @@ def make_accelerator(precision: Precision) -> Accelerator:
     cuda = torch.cuda.is_available()
     supported = torch.cuda.is_bf16_supported() if cuda else cpu_has_bfloat16()
     if precision == "bfloat16" and cuda and not supported:
-        raise UserError("this GPU does not compute in bfloat16; use --precision float32")
-    wanted = precision == "bfloat16" or (precision == "auto" and supported)
-    return Accelerator(mixed_precision="bf16" if wanted else "no", cpu=not cuda)
+        raise UserError("this GPU does not compute in bfloat16; use float32")
+    return precision == "bfloat16" or (precision == "auto" and supported)
 
 
 def cpu_has_bfloat16() -> bool:

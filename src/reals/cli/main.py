@@ -1,0 +1,65 @@
+"""Finds the verb, imports only its module, and turns users' mistakes into one line and exit code 2."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from reals import __version__
+from reals.runtime.errors import Interrupted, UserError, nearest
+
+# One line each; a verb's module is imported when the verb is run, so `reals --help` imports no torch.
+VERBS: dict[str, tuple[str, str]] = {
+    "run": ("reals.cli.pipeline:run", "photos in; aligned latent space, generator, samples and comparison out"),
+    "quickstart": ("reals.cli.pipeline:quickstart", "the same on rendered scenes: no data, no network, minutes"),
+    "align": ("reals.cli.stages:align", "stage 1: train or fine-tune the autoencoder with semantic alignment"),
+    "encode": ("reals.cli.stages:encode", "cache the posterior of every photo, and the latent statistics"),
+    "train": ("reals.cli.stages:train", "stage 2: train a diffusion transformer on cached latents"),
+    "sample": ("reals.cli.stages:sample", "generate images into an .npz and a picture"),
+    "evaluate": ("reals.cli.measures:evaluate", "distances and scores between two sets of images"),
+    "report": ("reals.cli.measures:report", "one self-contained HTML page for a run"),
+}
+
+_INTERRUPTED_EXIT_CODE = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb and exit: 0 when done, 2 after a user's mistake, 130 when stopped with everything saved."""
+    sys.exit(_dispatch(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(__version__)
+        return 0
+    verb, *rest = arguments
+    try:
+        if verb not in VERBS:
+            raise UserError(f"unknown command '{verb}'{nearest(verb, VERBS)}")
+        module, function = VERBS[verb][0].split(":")
+        getattr(importlib.import_module(module), function)(rest)
+    except UserError as error:
+        print(f"reals: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interruption:
+        print(f"reals: {interruption}; run the same command again to go on", file=sys.stderr)
+        return _INTERRUPTED_EXIT_CODE
+    return 0
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {verb:<{width}}  {summary}" for verb, (_, summary) in VERBS.items()]
+    return "\n".join(
+        [
+            f"reals {__version__}: representation-aligned latent spaces for diffusion models",
+            "",
+            "usage: reals VERB [--flag value …]",
+            "",
+            *lines,
+            "",
+            "Every verb explains its flags with --help.  A first look: reals quickstart",
+        ]
+    )

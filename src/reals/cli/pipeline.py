@@ -1,0 +1,68 @@
+"""``reals run`` and ``reals quickstart``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from reals.cli.parse import parse, take_option
+from reals.recipes.pipeline import run_pipeline
+from reals.recipes.presets import PRESETS, preset
+from reals.recipes.schema import Recipe
+from reals.runtime.errors import UserError
+
+RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """Train, sample, measure and compare, from a folder of photos to a report.
+
+    Finished stages are skipped and an interrupted one goes on where its last checkpoint was. Choose the recipe with
+    ``--recipe NAME``; every number of it can be overridden by the flags below.
+    """
+
+    data: str
+    """Zip or folder of class folders, flat folder, Parquet, or hf:OWNER/NAME; scenes:COUNT renders scenes."""
+    out: Path
+    """The run's directory."""
+    arms: tuple[str, ...] = ("baseline", "aligned")
+    """Which arms to train: baseline (λ_a = 0) and aligned (the recipe's λ_a)."""
+    recipe: RecipeFlags
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartArguments:
+    """The whole pipeline on rendered scenes: needs no data and no network."""
+
+    out: Path = Path("reals-quickstart")
+    """The run's directory."""
+    recipe: RecipeFlags
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Parse and run ``reals run``."""
+    name, rest = take_option(arguments, "--recipe", "photos32")
+    chosen = preset(name)
+    defaults = RunArguments(data=tyro.MISSING, out=tyro.MISSING, recipe=chosen)
+    parsed = parse(RunArguments, rest, verb=f"run --recipe {name}", default=defaults)
+    _check_arms(parsed.arms)
+    run_pipeline(parsed.data, parsed.out, parsed.recipe, parsed.arms)
+
+
+def quickstart(arguments: Sequence[str]) -> None:
+    """Parse and run ``reals quickstart``."""
+    defaults = QuickstartArguments(recipe=preset("quickstart"))
+    parsed = parse(QuickstartArguments, arguments, verb="quickstart", default=defaults)
+    run_pipeline(PRESETS["quickstart"].data or "", parsed.out, parsed.recipe, ("baseline", "aligned"))
+
+
+def _check_arms(arms: tuple[str, ...]) -> None:
+    known = ("baseline", "aligned")
+    for arm in arms:
+        if arm not in known:
+            raise UserError(f"--arms: unknown arm '{arm}'; choose from baseline, aligned")
+    if not arms or len(set(arms)) != len(arms):
+        raise UserError("--arms: name each arm once; choose from baseline, aligned")

@@ -1,0 +1,41 @@
+"""From where the user says photos are to a store of training images."""
+
+from pathlib import Path
+
+from reals.data.scenes import SceneSource
+from reals.data.sources import ImageSource, open_source
+from reals.data.store import ImageStore, prepare_images
+from reals.recipes.schema import DataConfig
+from reals.runtime.errors import UserError
+
+_SCENES = "scenes:"
+
+
+def open_data(location: str, image_size: int) -> ImageSource:
+    """Open photos, or ``scenes:COUNT`` or ``scenes:COUNT:SEED``, rendered at the wanted size.
+
+    Raises:
+        UserError: nothing usable is there.
+    """
+    if not location.startswith(_SCENES):
+        return open_source(location)
+    count, _, seed = location.removeprefix(_SCENES).partition(":")
+    if not count.isdigit() or int(count) < 2 or not (seed.isdigit() or seed == ""):
+        raise UserError(f"{location}: give a number of at least 2 scenes, and perhaps a seed, as in scenes:4000:1")
+    return SceneSource(count=int(count), size=image_size, seed=int(seed or 0))
+
+
+def prepare_store(location: str, directory: Path, config: DataConfig) -> ImageStore:
+    """Decode and crop every photo into ``directory``, unless that is done; a store's own directory is used as it is.
+
+    Raises:
+        UserError: the photos are missing, broken or too small; the message says which.
+    """
+    if not location.startswith(_SCENES) and ImageStore.complete(Path(location)):
+        store = ImageStore(Path(location))
+        if store.size != config.image_size:
+            raise UserError(f"{location}: holds images of {store.size} pixels; the recipe needs {config.image_size}")
+        return store
+    source = open_data(location, config.image_size)
+    prepare_images(source, directory, config.image_size, config.held_out_fraction)
+    return ImageStore(directory)

@@ -1,0 +1,66 @@
+"""A finished diffusion transformer on disk: weights as safetensors, and what is needed to use it as JSON."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from reals.models.transformer import Transformer, TransformerConfig
+from reals.runtime.config import from_dict, to_dict
+from reals.runtime.errors import UserError
+from reals.runtime.io import atomic_directory, load_tensors, read_json, save_tensors, write_json
+
+_CONFIG = "config.json"
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorCard:
+    """What a generator is, and which latent space it lives in."""
+
+    transformer: TransformerConfig
+    latent_channels: int
+    grid: int
+    """Side of the latent in positions."""
+    num_classes: int
+    class_names: tuple[str, ...]
+    """Empty for unlabelled photos."""
+    autoencoder_fingerprint: str
+    """SHA-256 of the autoencoder whose latents it was trained on; another one cannot decode its samples."""
+    steps: int
+    """Optimiser steps it was trained for."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether guidance by a class makes sense."""
+        return bool(self.class_names)
+
+    def build(self) -> Transformer:
+        """Make the untrained network."""
+        return self.transformer.build(self.latent_channels, self.grid, self.num_classes)
+
+
+def save_generator(directory: Path, card: GeneratorCard, weights: dict[str, torch.Tensor]) -> None:
+    """Write the directory, whole or not at all."""
+    with atomic_directory(directory) as temporary:
+        save_tensors(temporary / _WEIGHTS, weights)
+        write_json(temporary / _CONFIG, to_dict(card))
+
+
+def load_generator(directory: Path, device: torch.device) -> tuple[Transformer, GeneratorCard]:
+    """Read a generator, ready to sample.
+
+    Raises:
+        UserError: no generator is there, or its weights do not fit its card.
+    """
+    if not (directory / _CONFIG).exists():
+        raise UserError(f"{directory}: not a generator (no {_CONFIG}); `reals train` makes one")
+    card = from_dict(GeneratorCard, read_json(directory / _CONFIG), str(directory / _CONFIG))
+    network = card.build()
+    try:
+        network.load_state_dict(load_tensors(directory / _WEIGHTS))
+    except RuntimeError as error:
+        raise UserError(
+            f"{directory / _WEIGHTS}: does not fit {_CONFIG} ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    return network.to(device).eval().requires_grad_(False), card

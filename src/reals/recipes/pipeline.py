@@ -1,0 +1,118 @@
+"""From photos to the answer: every stage of every arm in order, finished ones skipped."""
+
+from pathlib import Path
+
+import torch
+
+from reals.apps.report import write_report
+from reals.data.store import ImageStore
+from reals.evaluation.classifier import PhotoClassifier, shrink_to_uint8
+from reals.evaluation.classifier_training import ClassifierData, train_classifier
+from reals.evaluation.networks import lite_features
+from reals.recipes.comparison import result
+from reals.recipes.data import prepare_store
+from reals.recipes.measure import Judges, Measurements, measure_arm
+from reals.recipes.sampling import sample_images
+from reals.recipes.schema import Recipe
+from reals.recipes.stage_one import FeatureSource, align_autoencoder, open_features, starting_autoencoder
+from reals.recipes.stage_two import encode_store, train_generator
+from reals.recipes.workspace import RunDirectory, timed
+from reals.runtime import dist, interrupt
+from reals.runtime.io import write_json
+from reals.runtime.memory import keep_freed_memory
+from reals.runtime.progress import say
+from reals.runtime.seed import derive_seed
+
+
+def prepare_process() -> torch.device:
+    """Catch signals, set up memory and ranks, and return the device of this process."""
+    interrupt.install()
+    keep_freed_memory()
+    if dist.world_size() > 1:
+        # Accelerate joins the processes of a torchrun launch; stages before training already take turns.
+        from reals.training.loop import make_accelerator
+
+        return make_accelerator("float32").device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...]) -> None:
+    """Train, sample and measure the arms on the photos at ``location``, then compare them.
+
+    Raises:
+        UserError: the photos, the recipe or the directory will not do; the message says why.
+        Interrupted: a signal asked the process to stop; what is done stays done.
+    """
+    device = prepare_process()
+    run = RunDirectory(out)
+    run.claim(location, recipe)
+    store = prepare_store(location, run.images, recipe.data)
+    start = starting_autoencoder(recipe, store, run, device)
+    features = open_features(recipe, store, start, run.features, device) if "aligned" in arms else None
+    for arm in arms:
+        train_arm(recipe.for_arm(arm), store, start, features if arm == "aligned" else None, run, arm, device)
+    if dist.is_main():
+        compare_run(location, recipe, store, run, arms, device)
+    dist.barrier()
+
+
+def train_arm(
+    recipe: Recipe,
+    store: ImageStore,
+    start: str,
+    features: FeatureSource | None,
+    run: RunDirectory,
+    name: str,
+    device: torch.device,
+) -> None:
+    """Give one arm its autoencoder, latents, generator and samples."""
+    arm = run.arm(name)
+    with timed(arm.timings, "autoencoder", recipe.stage1.training.steps * recipe.stage1.training.batch_size):
+        align_autoencoder(recipe, store, start, features, arm.autoencoder_training, arm.autoencoder, device)
+    with timed(arm.timings, "encode", 2 * len(store.train)):
+        latents = encode_store(recipe, store, arm.autoencoder, arm.latents, device)
+    with timed(arm.timings, "generator", recipe.stage2.steps * recipe.stage2.batch_size):
+        train_generator(recipe, latents, arm.autoencoder, arm.generator_training, arm.generator, device)
+    scales = recipe.sampling.guidance_scales if store.labelled else (1.0,)
+    with timed(arm.timings, "sample", len(scales) * recipe.sampling.count):
+        for scale in scales:
+            sample_images(
+                recipe.sampling,
+                arm.generator,
+                arm.autoencoder,
+                scale,
+                arm.samples(scale),
+                seed=derive_seed(recipe.seed, "samples"),
+                precision=recipe.stage2.precision,
+                device=device,
+            )
+
+
+def compare_run(
+    location: str, recipe: Recipe, store: ImageStore, run: RunDirectory, arms: tuple[str, ...], device: torch.device
+) -> None:
+    """Measure every arm by the same judges and write ``metrics.json`` and the report."""
+    networks = (lite_features(store.size, device), photo_classifier(recipe, store, run.classifier, device))
+    judges = Judges(recipe, store, networks)
+    measured: dict[str, Measurements] = {}
+    for arm in arms:
+        with timed(run.arm(arm).timings, "measure"):
+            measured[arm] = measure_arm(judges, run, run.arm(arm), device)
+    write_json(run.metrics, result(judges, run, location, measured, complete=True))
+    report = write_report(run.path)
+    say(f"metrics: {run.metrics}")
+    say(f"report:  {report}")
+
+
+def photo_classifier(recipe: Recipe, store: ImageStore, directory: Path, device: torch.device) -> PhotoClassifier:
+    """Train the network whose features alignment never sees, unless that is done."""
+    train, held_out = store.load(store.train), store.load(store.held_out)
+    data = ClassifierData(
+        train_images=shrink_to_uint8(train),
+        train_labels=store.labels[store.train] if store.labelled else None,
+        held_out_images=shrink_to_uint8(held_out),
+        held_out_labels=store.labels[store.held_out] if store.labelled else None,
+        num_classes=store.num_classes,
+    )
+    seed = derive_seed(recipe.seed, "classifier")
+    return train_classifier(data, recipe.evaluation.classifier, directory, seed=seed, device=device)

@@ -1,0 +1,230 @@
+"""Named recipes. Each is a function, derived from a neighbour where it can be, so that a difference is one line."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from reals.apps.generate import BalancedLabels, RandomLabels
+from reals.diffusion.solvers import Euler, EulerMaruyama
+from reals.evaluation.classifier import ClassifierConfig
+from reals.latents.align import AlignConfig
+from reals.latents.normalise import MinMax, Standardise
+from reals.latents.objective import ObjectiveConfig
+from reals.models.autoencoder import AutoencoderConfig
+from reals.models.semantic import DinoV2, EfficientNetLite0
+from reals.models.transformer import SIT_B, TransformerConfig
+from reals.recipes.schema import (
+    DataConfig,
+    EvaluationConfig,
+    Pretrained,
+    Recipe,
+    SamplingConfig,
+    Scratch,
+    StageOneConfig,
+)
+from reals.runtime.errors import UserError, nearest
+from reals.training.config import Cosine, LoopConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A recipe, and the photos it is meant for where those are rendered."""
+
+    build: Callable[[], Recipe]
+    data: str | None = None
+
+
+def photos32() -> Recipe:
+    """Small photos (CIFAR-10 and the like) on a CPU, offline.
+
+    ``reals run --data cifar10-train.zip --recipe photos32 --out runs/photos32``. An autoencoder with downsampling 4 is
+    trained from scratch, first without alignment, then continued in each arm; λ_a = 0.1, because with a mean squared
+    error and 4 channels the paper's λ_a = 1 costs three decibels (docs/results.md). Sixteen channels:
+    ``--autoencoder.architecture.latent-channels 16``.
+    """
+    stage1 = LoopConfig(
+        steps=500,
+        batch_size=64,
+        learning_rate=5e-4,
+        schedule=Cosine(warm_up=20),
+        ema_decay=0.99,
+        clip_norm=1.0,
+        checkpoint_every=250,
+        log_every=20,
+    )
+    return Recipe(
+        name="photos32",
+        data=DataConfig(image_size=32),
+        semantic=EfficientNetLite0(),
+        autoencoder=Scratch(
+            architecture=AutoencoderConfig(
+                block_channels=(32, 64, 64), layers_per_block=1, latent_channels=4, norm_groups=8
+            ),
+            training=replace(stage1, steps=1000, learning_rate=1e-3, schedule=Cosine(warm_up=100)),
+        ),
+        objective=ObjectiveConfig(),
+        align=AlignConfig(weight=0.1),
+        stage1=StageOneConfig(training=stage1, images=10_000),
+        normalisation=Standardise(),
+        generator=TransformerConfig(depth=6, width=192, heads=6, patch_size=2),
+        stage2=LoopConfig(
+            steps=1200,
+            batch_size=128,
+            learning_rate=1e-3,
+            schedule=Cosine(warm_up=50),
+            ema_decay=0.99,
+            clip_norm=1.0,
+            checkpoint_every=250,
+            log_every=20,
+        ),
+        sampling=SamplingConfig(count=3000, solver=Euler(steps=25), guidance_scales=(1.0, 3.0)),
+        evaluation=EvaluationConfig(classifier=ClassifierConfig(epochs=5)),
+    )
+
+
+def scenes64() -> Recipe:
+    """Rendered scenes of 64 x 64 pixels with an autoencoder of downsampling 8 trained from scratch.
+
+    ``reals align --data scenes:8000:1 --recipe scenes64 --out DIR`` leaves in ``DIR/base`` the autoencoder that ships
+    as ``package:scenes64`` (tools/pack_autoencoder.py), trained without alignment.
+    """
+    recipe = photos32()
+    architecture = AutoencoderConfig(
+        block_channels=(16, 32, 64, 96), layers_per_block=1, latent_channels=4, norm_groups=8
+    )
+    base = LoopConfig(
+        steps=3000,
+        batch_size=32,
+        learning_rate=1e-3,
+        schedule=Cosine(warm_up=100),
+        ema_decay=0.995,
+        clip_norm=1.0,
+        checkpoint_every=250,
+        log_every=20,
+    )
+    return replace(
+        recipe,
+        name="scenes64",
+        data=DataConfig(image_size=64),
+        autoencoder=Scratch(architecture=architecture, training=base),
+        stage1=StageOneConfig(training=replace(base, steps=500, learning_rate=3e-4, schedule=Cosine(warm_up=20))),
+    )
+
+
+def quickstart() -> Recipe:
+    """Rendered scenes of 64 x 64 pixels, a packaged autoencoder to start from, minutes on two CPU cores.
+
+    ``reals quickstart``.
+    """
+    recipe = photos32()
+    stage1 = replace(recipe.stage1.training, steps=150, batch_size=32, learning_rate=3e-4, ema_decay=0.95)
+    return replace(
+        recipe,
+        name="quickstart",
+        data=DataConfig(image_size=64, held_out_fraction=0.2),
+        autoencoder=Pretrained(location="package:scenes64"),
+        stage1=StageOneConfig(training=replace(stage1, checkpoint_every=50, log_every=10), images=2000),
+        stage2=replace(recipe.stage2, steps=500, batch_size=96, checkpoint_every=100, ema_decay=0.98, log_every=10),
+        sampling=replace(recipe.sampling, count=600, solver=Euler(steps=20), guidance_scales=(1.0, 3.0)),
+        evaluation=replace(
+            recipe.evaluation,
+            classifier=ClassifierConfig(epochs=5, width=16),
+            held_out_images=600,
+            consistency_images=300,
+            replicates=100,
+        ),
+    )
+
+
+def photos256() -> Recipe:
+    """Photos of 256 x 256 pixels on one GPU: SD-VAE aligned with DINOv2-large, SiT-B/2 at the paper's settings.
+
+    ``reals run --data PHOTOS --recipe photos256 --out DIR``; needs a model hub, or the two models' directories. Stage 1
+    is ReaLS, Table 1 with this package's perceptual term; LPIPS and the adversarial term are not in this version, so
+    its reconstructions are softer than the paper's. Not measured yet.
+    """
+    return Recipe(
+        name="photos256",
+        data=DataConfig(image_size=256),
+        semantic=DinoV2(),
+        autoencoder=Pretrained(location="stabilityai/sd-vae-ft-ema"),
+        objective=ObjectiveConfig(),
+        align=AlignConfig(),
+        stage1=StageOneConfig(
+            training=LoopConfig(
+                steps=10_000,
+                batch_size=64,
+                learning_rate=5e-5,
+                schedule=Cosine(),
+                ema_decay=0.999,
+                accumulate=4,
+                workers=8,
+            ),
+            feature_cache_gigabytes=64.0,
+        ),
+        normalisation=MinMax(),
+        generator=SIT_B(2),
+        stage2=LoopConfig(steps=100_000, batch_size=256, learning_rate=1e-4, checkpoint_every=5000, log_every=100),
+        sampling=SamplingConfig(
+            count=10_000,
+            solver=EulerMaruyama(),
+            guidance_scales=(1.0, 2.0),
+            guidance_interval=(0.0, 0.75),
+            labels=RandomLabels(),
+            batch_size=64,
+        ),
+        evaluation=EvaluationConfig(classifier=ClassifierConfig(epochs=20, width=64)),
+    )
+
+
+def debug() -> Recipe:
+    """Everything at its smallest, on scenes: seconds on a CPU; to try an installation or a change, not to learn from.
+
+    ``reals run --data scenes:120 --recipe debug --out DIR``.
+    """
+    recipe = photos32()
+    loop = replace(recipe.stage2, steps=4, batch_size=8, checkpoint_every=2, log_every=1, precision="float32")
+    return replace(
+        recipe,
+        name="debug",
+        data=DataConfig(image_size=16, held_out_fraction=0.4),
+        autoencoder=Scratch(
+            architecture=AutoencoderConfig(
+                block_channels=(8, 8), layers_per_block=1, latent_channels=4, norm_groups=4, mid_attention=False
+            ),
+            training=loop,
+        ),
+        stage1=StageOneConfig(training=loop, images=32),
+        generator=TransformerConfig(depth=1, width=32, heads=2, patch_size=2),
+        stage2=loop,
+        sampling=SamplingConfig(
+            count=24, solver=Euler(steps=2), guidance_scales=(1.0, 2.0), labels=BalancedLabels(), batch_size=10
+        ),
+        evaluation=EvaluationConfig(
+            classifier=ClassifierConfig(epochs=1, width=4, batch_size=16),
+            reference_images=40,
+            probe_images=40,
+            held_out_images=24,
+            consistency_images=8,
+            replicates=10,
+        ),
+    )
+
+
+PRESETS: dict[str, Preset] = {
+    "quickstart": Preset(quickstart, data="scenes:3000"),
+    "scenes64": Preset(scenes64, data="scenes:8000:1"),
+    "photos32": Preset(photos32),
+    "photos256": Preset(photos256),
+    "debug": Preset(debug, data="scenes:120"),
+}
+
+
+def preset(name: str) -> Recipe:
+    """Return a recipe by name.
+
+    Raises:
+        UserError: there is none of that name; the nearest is named.
+    """
+    if name not in PRESETS:
+        raise UserError(f"unknown recipe '{name}'{nearest(name, PRESETS)}")
+    return PRESETS[name].build()

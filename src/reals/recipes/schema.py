@@ -1,0 +1,137 @@
+"""A recipe: every number of a whole run, in one frozen tree that the command line can override leaf by leaf."""
+
+from dataclasses import dataclass, replace
+
+from reals.apps.generate import BalancedLabels, RandomLabels
+from reals.diffusion.guidance import Guidance
+from reals.diffusion.solvers import Euler, EulerMaruyama, Heun
+from reals.evaluation.classifier import ClassifierConfig
+from reals.latents.align import AlignConfig
+from reals.latents.normalise import MinMax, Standardise
+from reals.latents.objective import ObjectiveConfig
+from reals.models.autoencoder import AutoencoderConfig
+from reals.models.semantic import DinoV2, EfficientNetLite0
+from reals.models.transformer import TransformerConfig
+from reals.training.config import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How photos become training images."""
+
+    image_size: int
+    """Side of the square images in pixels; photos are centre-cropped to it as ADM does."""
+    held_out_fraction: float = 0.1
+    """Share of the photos kept for measuring, chosen by a hash of the file name."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 8:
+            raise ValueError(f"image_size is {self.image_size}; it must be at least 8")
+        if not 0.0 < self.held_out_fraction < 1.0:
+            raise ValueError(f"held_out_fraction is {self.held_out_fraction}; it must lie between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scratch:
+    """An autoencoder trained here: first without alignment, once for all arms, then continued in each arm."""
+
+    architecture: AutoencoderConfig
+    """Widths and channels."""
+    training: LoopConfig
+    """The phase that all arms share."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """An existing autoencoder from which every arm starts, as the paper starts from SD-VAE."""
+
+    location: str
+    """Hub id, directory, or ``package:NAME`` for one that ships with this package."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOneConfig:
+    """The part of stage 1 in which the arms differ."""
+
+    training: LoopConfig
+    """Steps, batch and optimiser, the same for every arm."""
+    images: int | None = None
+    """Train on this many of the training photos, or None for all; fewer make the semantic features cheap to cache."""
+    feature_cache_gigabytes: float = 4.0
+    """Semantic features are cached on disk if they need no more than this, else computed on the fly."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """What is generated for the comparison."""
+
+    count: int
+    """Samples per guidance scale."""
+    solver: Euler | Heun | EulerMaruyama
+    """How the probability flow is integrated."""
+    guidance_scales: tuple[float, ...] = (1.0,)
+    """Classifier-free guidance scales, each sampled and measured; 1 is off."""
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    """Noise levels (1 = pure noise) between which guidance is on; the paper's setting is 0 0.75."""
+    labels: RandomLabels | BalancedLabels = BalancedLabels()
+    """Which classes the samples are of."""
+    batch_size: int = 250
+    """Images at once; the samples do not depend on it."""
+
+    def guidance(self, scale: float) -> Guidance:
+        """Return the guidance at one of the scales."""
+        return Guidance(scale=scale, interval=self.guidance_interval)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """What is measured, and on how much."""
+
+    classifier: ClassifierConfig
+    """The small network, trained on the same photos, whose features alignment never saw."""
+    reference_images: int = 10_000
+    """Training photos that samples and reconstructions are compared with, at most."""
+    probe_images: int = 5_000
+    """Training photos on which probes of the latent space are fitted, at most."""
+    held_out_images: int = 5_000
+    """Held-out photos on which reconstruction and probes are measured, at most."""
+    consistency_images: int = 1_000
+    """Held-out photos on which Semantic Consistency is measured, at most."""
+    replicates: int = 200
+    """Bootstrap resamples behind every interval."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every setting of a run; ``--help`` of a command shows the chosen recipe's values."""
+
+    name: str
+    """The preset this recipe started from."""
+    data: DataConfig
+    """Photos."""
+    semantic: EfficientNetLite0 | DinoV2
+    """The frozen encoder whose features the latents learn to predict."""
+    autoencoder: Scratch | Pretrained
+    """Where every arm's autoencoder starts."""
+    objective: ObjectiveConfig
+    """Stage 1 losses other than alignment."""
+    align: AlignConfig
+    """The alignment loss; ``--align.weight`` is λ_a of the aligned arm, the baseline arm has 0."""
+    stage1: StageOneConfig
+    """Stage 1 training."""
+    normalisation: MinMax | Standardise
+    """How raw latents are mapped before stage 2."""
+    generator: TransformerConfig
+    """The diffusion transformer."""
+    stage2: LoopConfig
+    """Stage 2 training."""
+    sampling: SamplingConfig
+    """Samples."""
+    evaluation: EvaluationConfig
+    """Measurements."""
+    seed: int = 0
+    """Seeds weights, order, noise and samples; all arms share it."""
+
+    def for_arm(self, arm: str) -> "Recipe":
+        """Return this recipe as the arm trains it: the baseline differs by λ_a = 0 and nothing else."""
+        return replace(self, align=replace(self.align, weight=0.0)) if arm == "baseline" else self

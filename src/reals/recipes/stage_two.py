@@ -1,0 +1,159 @@
+"""Stage 2: the posterior of every photo, cached; then a diffusion transformer trained on samples from it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reals.data.sampler import TrainingSampler
+from reals.data.store import ImageStore
+from reals.diffusion.objective import FlowMatching
+from reals.latents.cache import LatentCache, encode_images
+from reals.latents.codec import LatentCodec
+from reals.models.fingerprint import weights_fingerprint
+from reals.recipes.generator import GeneratorCard, save_generator
+from reals.recipes.schema import Recipe
+from reals.runtime import dist
+from reals.runtime.errors import UserError
+from reals.runtime.io import read_json, write_json
+from reals.runtime.seed import derive_seed, seed_everything, torch_generator
+from reals.training.config import LoopConfig
+from reals.training.loop import Batch, computes_in_bfloat16, fit
+
+_INDEX = "index.json"
+_ENCODE_BATCH = 250
+
+
+@dataclass(frozen=True)
+class CachedLatents:
+    """A latent cache with the labels of its rows and the identity of the autoencoder that made it."""
+
+    directory: Path
+    cache: LatentCache
+    labels: np.ndarray
+    num_classes: int
+    class_names: tuple[str, ...]
+    autoencoder_fingerprint: str
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of one latent."""
+        return self.cache.shape
+
+
+def encode_store(
+    recipe: Recipe, store: ImageStore, autoencoder: Path, directory: Path, device: torch.device
+) -> CachedLatents:
+    """Cache mean and log-variance of the training photos, original and mirrored, unless that is done.
+
+    Raises:
+        UserError: the directory caches other photos or another autoencoder.
+    """
+    codec = LatentCodec.from_directory(autoencoder, device)
+    fingerprint = weights_fingerprint(codec.autoencoder)
+    encode_images(
+        codec.autoencoder,
+        lambda rows: store.load(store.train[rows]),
+        len(store.train),
+        directory,
+        batch_size=_ENCODE_BATCH,
+        device=device,
+        dtype=torch.bfloat16 if computes_in_bfloat16(recipe.stage1.training.precision) else torch.float32,
+        metadata={"photos": store.fingerprint},
+    )
+    if dist.is_main():
+        index = {
+            "labels": store.labels[store.train].tolist(),
+            "num_classes": store.num_classes,
+            "class_names": list(store.class_names),
+            "autoencoder": fingerprint,
+        }
+        write_json(directory / _INDEX, index)
+    dist.barrier()
+    return open_latents(directory)
+
+
+def open_latents(directory: Path) -> CachedLatents:
+    """Open what :func:`encode_store` wrote.
+
+    Raises:
+        UserError: the cache is absent or incomplete.
+    """
+    cache = LatentCache(directory)
+    index = read_json(directory / _INDEX)
+    labels = np.array(index["labels"], dtype=np.int64)
+    return CachedLatents(
+        directory, cache, labels, index["num_classes"], tuple(index["class_names"]), index["autoencoder"]
+    )
+
+
+def latent_batches(
+    latents: CachedLatents, codec: LatentCodec, loop: LoopConfig, seed: int, device: torch.device
+) -> Callable[[int], Iterator[Batch]]:
+    """Return batches of normalised latents: a fresh posterior sample and a fair mirror at each visit."""
+
+    def batches(step: int) -> Iterator[Batch]:
+        order = TrainingSampler(
+            np.arange(len(latents.labels)),
+            loop.batch_size,
+            derive_seed(seed, "latents"),
+            step,
+            loop.steps,
+            dist.rank(),
+            dist.world_size(),
+            loop.accumulate,
+        )
+        for number, items in enumerate(order):
+            rows = np.array([row for row, _ in items])
+            mirrored = np.array([mirror for _, mirror in items])
+            position = step * loop.accumulate + number
+            generator = torch_generator(seed, "posterior", position, dist.rank())
+            noise = torch.randn((len(rows), *latents.shape), generator=generator)
+            raw = latents.cache.sample(rows, mirrored, noise).to(device)
+            labels = torch.from_numpy(latents.labels[rows]).to(device)
+            yield {"latents": codec.normalisation.normalise(raw), "labels": labels}
+
+    return batches
+
+
+def train_generator(
+    recipe: Recipe, latents: CachedLatents, autoencoder: Path, training: Path, finished: Path, device: torch.device
+) -> None:
+    """Train the recipe's transformer into ``finished``, resuming from ``training``, unless that is done.
+
+    Raises:
+        UserError: the latents were made by another autoencoder.
+    """
+    if (finished / "config.json").exists():
+        return
+    codec = LatentCodec.from_directory(autoencoder, torch.device("cpu"))
+    if latents.autoencoder_fingerprint != weights_fingerprint(codec.autoencoder):
+        raise UserError(f"{latents.directory}: made by another autoencoder than {autoencoder}; encode again")
+    channels, grid, _ = latents.shape
+    card = GeneratorCard(
+        transformer=recipe.generator,
+        latent_channels=channels,
+        grid=grid,
+        num_classes=latents.num_classes,
+        class_names=latents.class_names,
+        autoencoder_fingerprint=latents.autoencoder_fingerprint,
+        steps=recipe.stage2.steps,
+    )
+    seed_everything(recipe.seed, "generator")
+    objective = FlowMatching().build(card.build())
+    state = fit(
+        objective,
+        latent_batches(latents, codec, recipe.stage2, recipe.seed, device),
+        recipe.stage2,
+        training,
+        seed=derive_seed(recipe.seed, "stage 2"),
+        description=f"Train generator ({finished.parent.name})",
+    )
+    state.average.copy_to(objective)
+    if dist.is_main():
+        weights: dict[str, Tensor] = dict(objective.network.state_dict())
+        save_generator(finished, card, weights)
+    dist.barrier()

@@ -1,0 +1,163 @@
+"""The directory of a run: where each thing lies, and a guard that two different runs never share one."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from reals.recipes.schema import Recipe
+from reals.runtime import dist
+from reals.runtime.config import to_dict
+from reals.runtime.errors import UserError
+from reals.runtime.io import read_json, remove_leftovers, write_json
+
+
+@dataclass(frozen=True)
+class ArmDirectory:
+    """One arm's part of a run: ``DIR/<arm>/``."""
+
+    path: Path
+
+    @property
+    def autoencoder_training(self) -> Path:
+        """Checkpoints and log of stage 1."""
+        return self.path / "autoencoder-training"
+
+    @property
+    def autoencoder(self) -> Path:
+        """The finished autoencoder: a diffusers directory with latent statistics and alignment heads beside it."""
+        return self.path / "autoencoder"
+
+    @property
+    def latents(self) -> Path:
+        """The cached posterior."""
+        return self.path / "latents"
+
+    @property
+    def generator_training(self) -> Path:
+        """Checkpoints and log of stage 2."""
+        return self.path / "generator-training"
+
+    @property
+    def generator(self) -> Path:
+        """The finished diffusion transformer."""
+        return self.path / "generator"
+
+    def samples(self, scale: float) -> Path:
+        """The samples at one guidance scale."""
+        return self.path / "samples" / f"guidance-{scale:g}.npz"
+
+    @property
+    def reconstructions(self) -> Path:
+        """Reconstructions of the first held-out photos."""
+        return self.path / "reconstructions.png"
+
+    @property
+    def estimates(self) -> Path:
+        """This arm's measurements with their bootstrap replicates."""
+        return self.path / "estimates.json"
+
+    @property
+    def timings(self) -> Path:
+        """Seconds and images of each stage."""
+        return self.path / "timings.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where a run keeps what all its arms share."""
+
+    path: Path
+
+    @property
+    def description(self) -> Path:
+        """What this run is: written first, compared on every later start."""
+        return self.path / "run.json"
+
+    @property
+    def images(self) -> Path:
+        """Decoded, cropped photos."""
+        return self.path / "images"
+
+    @property
+    def features(self) -> Path:
+        """Cached semantic features."""
+        return self.path / "features"
+
+    @property
+    def base_training(self) -> Path:
+        """Checkpoints and log of the phase that all arms share."""
+        return self.path / "base-training"
+
+    @property
+    def base(self) -> Path:
+        """The autoencoder from which every arm starts, if it was trained here."""
+        return self.path / "base"
+
+    @property
+    def classifier(self) -> Path:
+        """The small network whose features alignment never saw."""
+        return self.path / "classifier"
+
+    @property
+    def originals(self) -> Path:
+        """The held-out photos that the arms' reconstructions show."""
+        return self.path / "originals.png"
+
+    @property
+    def metrics(self) -> Path:
+        """All measurements, the comparison and the protocol."""
+        return self.path / "metrics.json"
+
+    def arm(self, name: str) -> ArmDirectory:
+        """Return the part of one arm."""
+        return ArmDirectory(self.path / name)
+
+    def claim(self, location: str, recipe: Recipe) -> None:
+        """Record what this run is, or check that the directory holds this very run.
+
+        Raises:
+            UserError: the directory holds another run, or files that are not a run's.
+        """
+        wanted = {"format": 1, "data": location, "recipe": to_dict(recipe)}
+        if self.description.exists():
+            found = read_json(self.description)
+            difference = _first_difference(found, wanted)
+            if difference:
+                raise UserError(f"{self.path}: holds another run ({difference}); give another --out")
+        elif self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path}: is a file; give a directory as --out")
+        elif self.path.exists() and any(not entry.name.endswith(".partial") for entry in self.path.iterdir()):
+            raise UserError(f"{self.path}: is not empty and not a run of reals; give another --out")
+        elif dist.is_main():
+            write_json(self.description, wanted)
+        dist.barrier()
+        if dist.is_main():
+            remove_leftovers(self.path)
+        dist.barrier()
+
+
+def _first_difference(found: object, wanted: object, where: str = "") -> str:
+    """Return "field: its value, not ours" for the first difference between two JSON values, or ""."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *(key for key in found if key not in wanted)]:
+            difference = _first_difference(found.get(key), wanted.get(key), f"{where}.{key}".lstrip("."))
+            if difference:
+                return difference
+        return ""
+    return "" if found == wanted else f"{where.removeprefix('recipe.')} is {found!r} there, {wanted!r} now"
+
+
+@contextmanager
+def timed(path: Path, stage: str, images: int | None = None) -> Iterator[None]:
+    """Add the seconds of a stage to ``path``, over all the attempts that an interrupted stage took."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        if dist.is_main():
+            timings = read_json(path) if path.exists() else {}
+            before = timings.get(stage, {"seconds": 0.0})["seconds"]
+            timings[stage] = {"seconds": before + time.monotonic() - started, "images": images}
+            write_json(path, timings)
