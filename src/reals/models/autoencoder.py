@@ -106,7 +106,7 @@ def load_autoencoder(location: str | Path) -> AutoencoderKL:
 
 
 def save_autoencoder(
-    autoencoder: AutoencoderKL, directory: Path, extras: Iterable[Callable[[Path], None]] = ()
+    autoencoder: AutoencoderKL, directory: Path, extras: Iterable[Callable[[Path], object]] = ()
 ) -> None:
     """Write a directory that ``diffusers.AutoencoderKL.from_pretrained`` loads; it appears whole or not at all.
 

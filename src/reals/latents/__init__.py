@@ -1,0 +1,1 @@
+"""Stage 1: everything about latents before noise. Aligning, training, measuring, normalising and caching them."""
