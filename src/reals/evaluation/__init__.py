@@ -1,0 +1,1 @@
+"""What samples, reconstructions and features are worth, each number with its bootstrap replicates."""

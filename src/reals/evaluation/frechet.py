@@ -1,0 +1,140 @@
+"""Fréchet distance between Gaussians fitted to features (Dowson and Landau, 1982; Heusel et al., 2017).
+
+``d² = |μa - μb|² + tr(Σa + Σb - 2 (Σa Σb)^½)``. The matrix root is never formed: the eigenvalues of ``Σa Σb`` are
+those of the symmetric ``Fᵀ Σb F`` with ``Σa = F Fᵀ``, real and non-negative up to rounding, so rank-deficient
+covariances need neither a ridge nor complex arithmetic.
+
+The ADM evaluator takes means in float32 and a general matrix root; here everything is float64, which agrees with it to
+1e-5 on its own examples.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from reals.evaluation.bootstrap import REPLICATES, Estimate, resampling_counts
+from reals.runtime import interrupt
+from reals.runtime.progress import progress
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianStatistics:
+    """Mean and covariance (divisor ``count - 1``) of a set of features, in float64."""
+
+    mean: Float[np.ndarray, " d"]
+    covariance: Float[np.ndarray, "d d"]
+    count: int
+
+
+def gaussian_statistics(
+    features: Float[np.ndarray, "n d"], counts: Int[np.ndarray, " n"] | None = None
+) -> GaussianStatistics:
+    """Fit a Gaussian to features, each row repeated ``counts`` times (once if None).
+
+    Raises:
+        ValueError: fewer than two rows, or a feature that is not finite.
+    """
+    rows = features.astype(np.float64)
+    weights = np.ones(len(rows), dtype=np.int64) if counts is None else counts
+    total = int(weights.sum())
+    if total < 2:
+        raise ValueError(f"a covariance needs at least two rows of features, found {total}")
+    if not np.isfinite(rows).all():
+        raise ValueError("features are not finite: the network or the images are broken")
+    return _weighted_statistics(rows, weights)
+
+
+def _weighted_statistics(rows: np.ndarray, weights: np.ndarray) -> GaussianStatistics:
+    """Fit a Gaussian to float64 rows; rows of weight zero (37 % of a bootstrap replicate) cost nothing."""
+    total = int(weights.sum())
+    mean = weights @ rows / total
+    drawn = weights > 0
+    scaled = (rows[drawn] - mean) * np.sqrt(weights[drawn])[:, None]
+    return GaussianStatistics(mean, scaled.T @ scaled / (total - 1), total)
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """Return ``F`` with ``F Fᵀ`` = covariance, through eigenvalues so that rank deficiency is harmless."""
+    eigenvalues, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))
+
+
+def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
+    """Return the squared Fréchet distance of two Gaussians, the number called FID; not below zero.
+
+    Raises:
+        ValueError: the features have different dimensions.
+    """
+    if a.mean.shape != b.mean.shape:
+        raise ValueError(f"features of {len(a.mean)} and {len(b.mean)} dimensions cannot be compared")
+    return _distance(a, b, _factor(a.covariance))
+
+
+def _distance(a: GaussianStatistics, b: GaussianStatistics, factor: np.ndarray) -> float:
+    eigenvalues = np.linalg.eigvalsh(factor.T @ b.covariance @ factor)
+    root_trace = np.sqrt(np.clip(eigenvalues, 0.0, None)).sum()
+    shift = a.mean - b.mean
+    distance = shift @ shift + np.trace(a.covariance) + np.trace(b.covariance) - 2.0 * root_trace
+    return max(float(distance), 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ResampledGaussians:
+    """A feature set's Gaussian and those of its bootstrap replicates.
+
+    Make it once for a reference that several arms are compared with: the covariances are most of the cost. Replicates
+    are kept in float32 (``replicates × d²`` numbers: 82 MB for 200 replicates of 320 features).
+    """
+
+    point: GaussianStatistics
+    means: Float[np.ndarray, "r d"]
+    covariances: Float[np.ndarray, "r d d"]
+
+    @classmethod
+    def fit(
+        cls,
+        features: Float[np.ndarray, "n d"],
+        *,
+        role: str = "samples",
+        replicates: int = REPLICATES,
+        seed: int = 0,
+    ) -> "ResampledGaussians":
+        """Fit the whole set and every replicate.
+
+        Give the samples the role ``"samples"`` and an independent reference the role ``"reference"``; a reference whose
+        rows correspond to the samples' (originals and their reconstructions) takes the samples' role, so that both
+        are resampled together.
+        """
+        point = gaussian_statistics(features)
+        rows = features.astype(np.float64)
+        dimension = rows.shape[1]
+        means = np.empty((replicates, dimension), np.float32)
+        covariances = np.empty((replicates, dimension, dimension), np.float32)
+        with progress(f"Resample {len(rows)} {role}", replicates, "replicates") as shown:
+            for replicate in range(replicates):
+                interrupt.stop_if_requested("while resampling features")
+                counts = resampling_counts(len(rows), replicate, role=role, seed=seed)
+                statistics = _weighted_statistics(rows, counts)
+                means[replicate], covariances[replicate] = statistics.mean, statistics.covariance
+                shown.advance()
+        return cls(point, means, covariances)
+
+    def replicates(self) -> Iterator[GaussianStatistics]:
+        """Yield the replicates in order."""
+        for mean, covariance in zip(self.means, self.covariances, strict=True):
+            yield GaussianStatistics(mean.astype(np.float64), covariance.astype(np.float64), self.point.count)
+
+
+def frechet_estimate(reference: ResampledGaussians, samples: ResampledGaussians) -> Estimate:
+    """Estimate the Fréchet distance of samples to a reference, both resampled.
+
+    Raises:
+        ValueError: different numbers of replicates, or features of different dimensions.
+    """
+    if len(reference.means) != len(samples.means):
+        raise ValueError(f"{len(reference.means)} replicates cannot be paired with {len(samples.means)}")
+    value = frechet_distance(reference.point, samples.point)
+    pairs = zip(reference.replicates(), samples.replicates(), strict=True)
+    return Estimate(value, np.array([frechet_distance(a, b) for a, b in pairs], dtype=np.float64))

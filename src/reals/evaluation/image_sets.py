@@ -1,0 +1,215 @@
+"""Sets of images to compare, read in blocks: folders and zips of image files, and ADM's ``.npz`` batches."""
+
+import hashlib
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from reals.data.decode import BrokenImage
+from reals.data.sources import open_source
+from reals.runtime.errors import UserError
+
+ARRAY = "arr_0"
+"""The one key of ADM's layout: uint8 images ``[n, height, width, 3]``."""
+
+
+@runtime_checkable
+class ByteStream(Protocol):
+    """A member of an archive, open for reading."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most ``size`` bytes."""
+        ...
+
+
+class ImageSet(ABC):
+    """Equally large images behind a location, read in blocks; pixels are hashed while they pass."""
+
+    location: str
+    height: int
+    width: int
+
+    def __init__(self) -> None:
+        """Start without a fingerprint; it costs no second reading after :meth:`blocks` has run to its end."""
+        self._fingerprint: str | None = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    @abstractmethod
+    def _read(self, batch: int) -> Iterator[np.ndarray]:
+        """Yield uint8 blocks in order."""
+
+    def blocks(self, batch: int) -> Iterator[np.ndarray]:
+        """Yield uint8 blocks ``[b, height, width, 3]`` of at most ``batch`` images, in order.
+
+        Raises:
+            UserError: an image is broken or of another size than the first, or the file ends too early.
+        """
+        digest = hashlib.sha256(f"{len(self)}x{self.height}x{self.width}x3".encode())
+        for block in self._read(batch):
+            digest.update(np.ascontiguousarray(block).data)
+            yield block
+        self._fingerprint = digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of size and pixels, whatever file format holds them; reads the set if need be."""
+        if self._fingerprint is None:
+            for _ in self.blocks(256):
+                pass
+        assert self._fingerprint is not None
+        return self._fingerprint
+
+
+def open_images(location: str | Path) -> ImageSet:
+    """Open a folder, a zip of images, or a ``.npz`` in ADM's layout.
+
+    Raises:
+        UserError: nothing there, no images, or a file that is not what its name says.
+    """
+    path = Path(location)
+    return NpzImages(path) if path.suffix.lower() == ".npz" else FileImages(str(location))
+
+
+class FileImages(ImageSet):
+    """Image files in a folder or zip, all of one size."""
+
+    def __init__(self, location: str):
+        """Open the source and read the first image's size."""
+        super().__init__()
+        self.location = location
+        self._source = open_source(location)
+        if len(self._source) == 0:
+            raise UserError(f"{location}: holds no images")
+        self.width, self.height = self._decode(0).size
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def _read(self, batch: int) -> Iterator[np.ndarray]:
+        for start in range(0, len(self), batch):
+            stop = min(start + batch, len(self))
+            yield np.stack([self._load(index) for index in range(start, stop)])
+
+    def _load(self, index: int) -> np.ndarray:
+        image = self._decode(index)
+        if image.size != (self.width, self.height):
+            raise UserError(
+                f"{self.location}: {self._source.keys[index]} is {image.size[0]}x{image.size[1]}, "
+                f"{self._source.keys[0]} is {self.width}x{self.height}; bring all images to one size first"
+            )
+        return np.asarray(image, dtype=np.uint8)
+
+    def _decode(self, index: int) -> Image.Image:
+        try:
+            return self._source.load(index)
+        except BrokenImage as problem:
+            raise UserError(
+                f"{self.location}: {self._source.keys[index]} cannot be read ({problem}); replace or remove it"
+            ) from None
+
+
+class NpzImages(ImageSet):
+    """``arr_0`` of a ``.npz``, plain or compressed, streamed; nothing in it is unpickled.
+
+    An array in Fortran order has its images interleaved, so it is read whole.
+    """
+
+    def __init__(self, path: Path):
+        """Read the array's shape, without its pixels."""
+        super().__init__()
+        self.location = str(path)
+        self._path = path
+        with _OpenArray(path) as (_, shape, _):
+            pass
+        self._count, self.height, self.width = shape[:3]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _read(self, batch: int) -> Iterator[np.ndarray]:
+        with _OpenArray(self._path) as (handle, shape, fortran):
+            if fortran:
+                flat = np.frombuffer(_exactly(handle, int(np.prod(shape))), np.uint8)
+                images = flat.reshape(shape, order="F")
+                for start in range(0, len(images), batch):
+                    yield np.ascontiguousarray(images[start : start + batch])
+                return
+            size = int(np.prod(shape[1:]))
+            for start in range(0, shape[0], batch):
+                rows = min(batch, shape[0] - start)
+                block = np.frombuffer(_exactly(handle, rows * size), np.uint8)
+                yield block.reshape(rows, *shape[1:])
+
+
+def _exactly(handle: ByteStream, count: int) -> bytearray:
+    """Return ``count`` bytes in memory of their own, because torch refuses read-only arrays."""
+    data = handle.read(count)
+    if len(data) != count:
+        raise EOFError
+    return bytearray(data)
+
+
+class _OpenArray:
+    """Context of an open ``arr_0``: ``(handle at the first byte, shape, Fortran order)``; translates broken files."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def __enter__(self) -> tuple[ByteStream, tuple[int, ...], bool]:
+        try:
+            return self._enter()
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            raise self._broken(error) from None
+
+    def _enter(self) -> tuple[ByteStream, tuple[int, ...], bool]:
+        if not self._path.is_file():
+            raise UserError(f"{self._path}: no such file")
+        self._archive = zipfile.ZipFile(self._path)
+        names = self._archive.namelist()
+        if f"{ARRAY}.npy" not in names:
+            self._archive.close()
+            found = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
+            raise UserError(f"{self._path}: has no images under '{ARRAY}' (found: {found}); give a batch of images")
+        self._handle = self._archive.open(f"{ARRAY}.npy")
+        shape, fortran, dtype = _header(self._handle)
+        problem = _layout_problem(shape, dtype)
+        if problem is not None:
+            self.__exit__(None, None, None)
+            raise UserError(f"{self._path}: '{ARRAY}' {problem}; images are uint8 [n, height, width, 3]")
+        return self._handle, shape, fortran
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._handle.close()
+        self._archive.close()
+        if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError)):
+            raise self._broken(error) from None
+
+    def _broken(self, error: BaseException) -> UserError:
+        reason = str(error) or "it ends too early"
+        return UserError(f"{self._path}: not a whole .npz file ({reason}); copy or write it again")
+
+
+def _header(handle: ByteStream) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(handle)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in read:
+        raise ValueError(f"unknown .npy version {version}")
+    return read[version](handle)
+
+
+def _layout_problem(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
+    if dtype.hasobject:
+        return "holds Python objects, which are not read because reading them can run code"
+    if dtype != np.uint8:
+        return f"is of type {dtype}"
+    if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
+        return f"has shape {list(shape)}"
+    return None

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reals.evaluation.frechet import (
+    GaussianStatistics,
+    ResampledGaussians,
+    frechet_distance,
+    frechet_estimate,
+    gaussian_statistics,
+)
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("case", ["full_rank", "identical", "rank_deficient_N_lt_D"])
+def test_distance_agrees_with_the_adm_evaluator(golden: Path, case: str) -> None:
+    arrays = np.load(golden / "metrics" / "fid_small.npz", allow_pickle=False)
+    expected = json.loads((golden / "metrics" / "values.json").read_text())[f"fid/{case}"]
+    reference, sample = (gaussian_statistics(arrays[f"{case}/{name}"]) for name in ("ref", "sample"))
+    for key in ("adm", "eigvalsh"):
+        assert frechet_distance(reference, sample) == pytest.approx(expected[key], abs=1e-5)
+
+
+@pytest.mark.golden
+def test_statistics_agree_with_the_stored_ones(golden: Path) -> None:
+    arrays = np.load(golden / "metrics" / "fid_small.npz", allow_pickle=False)
+    statistics = gaussian_statistics(arrays["full_rank/ref"])
+    assert statistics.count == 400
+    np.testing.assert_allclose(statistics.mean, arrays["full_rank/mu_ref"], atol=1e-6)
+    np.testing.assert_allclose(statistics.covariance, arrays["full_rank/sigma_ref"], atol=1e-12)
+
+
+@pytest.mark.golden
+def test_dead_dimensions_change_nothing(golden: Path) -> None:
+    arrays = np.load(golden / "metrics" / "fid_small.npz", allow_pickle=False)
+    reference, sample = arrays["dead_dims/ref"], arrays["dead_dims/sample"]
+    alive = (reference.std(0) > 0) | (sample.std(0) > 0)
+    assert not alive.all()
+    whole = frechet_distance(gaussian_statistics(reference), gaussian_statistics(sample))
+    reduced = frechet_distance(gaussian_statistics(reference[:, alive]), gaussian_statistics(sample[:, alive]))
+    shift = float(((reference.mean(0) - sample.mean(0))[~alive] ** 2).sum())
+    assert whole == pytest.approx(reduced + shift, abs=1e-5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+def test_distance_of_diagonal_gaussians_is_closed_form_and_symmetric(seed: int, dimension: int) -> None:
+    rng = np.random.default_rng(seed)
+    means, deviations = rng.normal(size=(2, dimension)), rng.uniform(0, 2, size=(2, dimension))
+    a, b = (GaussianStatistics(mean, np.diag(s**2), 10) for mean, s in zip(means, deviations, strict=True))
+    expected = ((means[0] - means[1]) ** 2).sum() + ((deviations[0] - deviations[1]) ** 2).sum()
+    assert frechet_distance(a, b) == pytest.approx(expected, abs=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), abs=1e-6)
+
+
+def test_counts_repeat_rows() -> None:
+    features = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    counts = np.array([2, 0, 1, 3, 1])
+    weighted, repeated = gaussian_statistics(features, counts), gaussian_statistics(np.repeat(features, counts, axis=0))
+    assert weighted.count == repeated.count == 7
+    np.testing.assert_allclose(weighted.mean, repeated.mean)
+    np.testing.assert_allclose(weighted.covariance, repeated.covariance, atol=1e-12)
+
+
+def test_mode_collapse_raises_the_distance() -> None:
+    rng = np.random.default_rng(0)
+    reference, varied = rng.normal(size=(2, 300, 4))
+    collapsed = varied * 0.1
+    statistics = gaussian_statistics(reference)
+    assert frechet_distance(statistics, gaussian_statistics(collapsed)) > 10 * frechet_distance(
+        statistics, gaussian_statistics(varied)
+    )
+
+
+def test_interval_surrounds_the_value_although_replicates_are_biased() -> None:
+    rng = np.random.default_rng(0)
+    reference, samples = rng.normal(size=(120, 16)), rng.normal(size=(120, 16)) + 0.2
+    estimate = frechet_estimate(
+        ResampledGaussians.fit(reference, role="reference", replicates=40),
+        ResampledGaussians.fit(samples, replicates=40),
+    )
+    point = frechet_distance(gaussian_statistics(reference), gaussian_statistics(samples))
+    assert estimate.value == pytest.approx(point)
+    assert np.median(estimate.replicates) > 1.2 * estimate.value
+    low, high = estimate.interval()
+    assert low < estimate.value < high
+
+
+def test_interval_is_as_wide_as_fresh_sets_would_spread() -> None:
+    def distance(seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        return frechet_distance(
+            gaussian_statistics(rng.normal(size=(300, 4))), gaussian_statistics(rng.normal(size=(300, 4)) + 0.5)
+        )
+
+    spread = np.std([distance(seed) for seed in range(150)])
+    rng = np.random.default_rng(999)
+    estimate = frechet_estimate(
+        ResampledGaussians.fit(rng.normal(size=(300, 4)), role="reference", replicates=150),
+        ResampledGaussians.fit(rng.normal(size=(300, 4)) + 0.5, replicates=150),
+    )
+    assert estimate.replicates.std() == pytest.approx(spread, rel=0.35)
+
+
+def test_paired_sets_are_resampled_together() -> None:
+    features = np.random.default_rng(0).normal(size=(60, 3))
+    together = ResampledGaussians.fit(features, replicates=5)
+    assert frechet_estimate(together, together).replicates.max() == pytest.approx(0.0, abs=1e-6)
+    apart = ResampledGaussians.fit(features, role="reference", replicates=5)
+    assert frechet_estimate(apart, together).replicates.min() > 1e-3
+
+
+def test_errors_name_the_cause() -> None:
+    small = gaussian_statistics(np.random.default_rng(0).normal(size=(5, 2)))
+    with pytest.raises(ValueError, match="two rows"):
+        gaussian_statistics(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="not finite"):
+        gaussian_statistics(np.array([[0.0, np.nan], [1.0, 2.0]]))
+    with pytest.raises(ValueError, match="2 and 3 dimensions"):
+        frechet_distance(small, gaussian_statistics(np.random.default_rng(0).normal(size=(5, 3))))
+    features = np.random.default_rng(0).normal(size=(9, 2))
+    with pytest.raises(ValueError, match="cannot be paired"):
+        frechet_estimate(ResampledGaussians.fit(features, replicates=2), ResampledGaussians.fit(features, replicates=3))
