@@ -1,8 +1,10 @@
 """``reals evaluate`` and ``reals report``."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -13,9 +15,9 @@ from reals.cli.parse import parse
 class EvaluateArguments:
     """Compare two sets of images: each a zip, a folder, or an ``.npz`` in the ADM layout."""
 
-    reference: tyro.conf.Positional[str]
+    reference: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="REFERENCE")]
     """The photos that the samples should look like."""
-    samples: tyro.conf.Positional[str]
+    samples: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLES")]
     """The generated images."""
     out: Path | None = None
     """Also write the result, with its protocol, to this JSON file."""
@@ -29,7 +31,7 @@ class EvaluateArguments:
 class ReportArguments:
     """Write ``DIR/report.html``, one self-contained page, from a run's ``metrics.json`` and pictures."""
 
-    directory: tyro.conf.Positional[Path]
+    directory: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DIR")]
     """The run's directory."""
 
 
@@ -37,10 +39,22 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Parse and run ``reals evaluate``."""
     parsed = parse(EvaluateArguments, arguments, verb="evaluate")
     from reals.apps.evaluate import evaluate as measure
+    from reals.apps.evaluate import render
     from reals.recipes.pipeline import prepare_process
+    from reals.recipes.workspace import refuse_file
 
-    prepare_process()
-    measure(parsed.reference, parsed.samples, output=parsed.out, seed=parsed.seed, replicates=parsed.replicates)
+    device = prepare_process()
+    if parsed.out is not None:
+        refuse_file(parsed.out.parent)
+    result = measure(
+        parsed.reference,
+        parsed.samples,
+        output=parsed.out,
+        seed=parsed.seed,
+        replicates=parsed.replicates,
+        device=device,
+    )
+    sys.stdout.write(render(result) + "\n")
 
 
 def report(arguments: Sequence[str]) -> None:

@@ -1,5 +1,6 @@
 """``reals run`` and ``reals quickstart``."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from reals.cli.parse import parse, take_option
 from reals.recipes.pipeline import run_pipeline
 from reals.recipes.presets import PRESETS, preset
 from reals.recipes.schema import Recipe
-from reals.runtime.errors import UserError
+from reals.runtime.errors import UserError, nearest
 
 RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
 
@@ -45,24 +46,26 @@ class QuickstartArguments:
 def run(arguments: Sequence[str]) -> None:
     """Parse and run ``reals run``."""
     name, rest = take_option(arguments, "--recipe", "photos32")
-    chosen = preset(name)
-    defaults = RunArguments(data=tyro.MISSING, out=tyro.MISSING, recipe=chosen)
-    parsed = parse(RunArguments, rest, verb=f"run --recipe {name}", default=defaults)
+    parsed = parse(RunArguments, rest, verb=f"run --recipe {name}", recipe=preset(name))
     _check_arms(parsed.arms)
-    run_pipeline(parsed.data, parsed.out, parsed.recipe, parsed.arms)
+    run_pipeline(parsed.data, parsed.out, parsed.recipe, parsed.arms, _command("run", arguments))
 
 
 def quickstart(arguments: Sequence[str]) -> None:
     """Parse and run ``reals quickstart``."""
-    defaults = QuickstartArguments(recipe=preset("quickstart"))
-    parsed = parse(QuickstartArguments, arguments, verb="quickstart", default=defaults)
-    run_pipeline(PRESETS["quickstart"].data or "", parsed.out, parsed.recipe, ("baseline", "aligned"))
+    parsed = parse(QuickstartArguments, arguments, verb="quickstart", recipe=preset("quickstart"))
+    command = _command("quickstart", arguments)
+    run_pipeline(PRESETS["quickstart"].data or "", parsed.out, parsed.recipe, ("baseline", "aligned"), command)
+
+
+def _command(verb: str, arguments: Sequence[str]) -> str:
+    return shlex.join(["reals", verb, *arguments])
 
 
 def _check_arms(arms: tuple[str, ...]) -> None:
     known = ("baseline", "aligned")
     for arm in arms:
         if arm not in known:
-            raise UserError(f"--arms: unknown arm '{arm}'; choose from baseline, aligned")
+            raise UserError(f"--arms: unknown arm '{arm}'{nearest(arm, known)}")
     if not arms or len(set(arms)) != len(arms):
         raise UserError("--arms: name each arm once; choose from baseline, aligned")

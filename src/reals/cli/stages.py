@@ -1,7 +1,7 @@
 """``reals align``, ``encode``, ``train`` and ``sample``: the stages of a run, one at a time."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +11,23 @@ from reals.apps.generate import BalancedLabels, RandomLabels
 from reals.cli.parse import parse, take_option
 from reals.cli.pipeline import RecipeFlags
 from reals.diffusion.solvers import Euler, EulerMaruyama, Heun
-from reals.recipes.data import prepare_store
+from reals.models.autoencoder import load_autoencoder
+from reals.recipes.checks import check_encoder
+from reals.recipes.data import decode_photos, open_photos, prepare_store
 from reals.recipes.pipeline import prepare_process
 from reals.recipes.presets import preset
 from reals.recipes.sampling import sample_images
 from reals.recipes.schema import SamplingConfig
-from reals.recipes.stage_one import align_autoencoder, ensure_statistics, open_features, starting_autoencoder
+from reals.recipes.stage_one import (
+    align_autoencoder,
+    ensure_statistics,
+    latent_side,
+    open_features,
+    starting_autoencoder,
+)
 from reals.recipes.stage_two import encode_store, open_latents, train_generator
-from reals.recipes.workspace import RunDirectory
-from reals.runtime.errors import UserError
+from reals.recipes.workspace import RunDirectory, refuse_file
+from reals.runtime.errors import UserError, nearest
 from reals.runtime.progress import say
 from reals.training.config import Precision
 
@@ -89,7 +97,7 @@ class SampleArguments:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Noise levels (1 = pure noise) between which guidance is on; the paper's setting is 0 0.75."""
     labels: RandomLabels | BalancedLabels = BalancedLabels()
-    """Which classes."""
+    """Which class each image is of; choose with --labels balanced or --labels random."""
     batch_size: int = 250
     """Images at once."""
     precision: Precision = "auto"
@@ -99,18 +107,36 @@ class SampleArguments:
     solver: Annotated[Euler | Heun | EulerMaruyama, tyro.conf.arg(name="solver")] = Euler()
     """How the flow is integrated; choose with --sampler."""
 
+    def __post_init__(self) -> None:
+        self.config()
 
+    def config(self) -> SamplingConfig:
+        """Return what is to be sampled, its ranges checked."""
+        return SamplingConfig(
+            count=self.count,
+            solver=self.solver,
+            guidance_scales=(self.guidance_scale,),
+            guidance_interval=self.guidance_interval,
+            labels=self.labels,
+            batch_size=self.batch_size,
+        )
+
+
+_LABELS = {"balanced": BalancedLabels(), "random": RandomLabels()}
 _SOLVERS = {"euler": Euler(), "heun": Heun(), "euler-maruyama": EulerMaruyama()}
 
 
 def align(arguments: Sequence[str]) -> None:
     """Parse and run ``reals align``."""
     name, rest = take_option(arguments, "--recipe", "photos32")
-    defaults = AlignArguments(data=tyro.MISSING, out=tyro.MISSING, recipe=preset(name))
-    parsed = parse(AlignArguments, rest, verb=f"align --recipe {name}", default=defaults)
+    parsed = parse(AlignArguments, rest, verb=f"align --recipe {name}", recipe=preset(name))
     device, recipe, run = prepare_process(), parsed.recipe, RunDirectory(parsed.out)
+    run.check(parsed.data, recipe)
+    latent_side(recipe)
+    check_encoder(recipe, run, device)
+    photos = open_photos(parsed.data, recipe.data)
     run.claim(parsed.data, recipe)
-    store = prepare_store(parsed.data, run.images, recipe.data)
+    store = decode_photos(photos, run.images, recipe.data)
     start = starting_autoencoder(recipe, store, run, device)
     features = open_features(recipe, store, start, run.features, device) if recipe.align.weight > 0 else None
     finished = run.path / "autoencoder"
@@ -121,9 +147,10 @@ def align(arguments: Sequence[str]) -> None:
 def encode(arguments: Sequence[str]) -> None:
     """Parse and run ``reals encode``."""
     name, rest = take_option(arguments, "--recipe", "photos32")
-    defaults = EncodeArguments(data=tyro.MISSING, autoencoder=tyro.MISSING, out=tyro.MISSING, recipe=preset(name))
-    parsed = parse(EncodeArguments, rest, verb=f"encode --recipe {name}", default=defaults)
+    parsed = parse(EncodeArguments, rest, verb=f"encode --recipe {name}", recipe=preset(name))
     device = prepare_process()
+    refuse_file(parsed.out)
+    load_autoencoder(parsed.autoencoder)
     store = prepare_store(parsed.data, parsed.out / "images", parsed.recipe.data)
     autoencoder = ensure_statistics(parsed.recipe, store, parsed.autoencoder, parsed.out / "autoencoder", device)
     encode_store(parsed.recipe, store, autoencoder, parsed.out / "latents", device)
@@ -134,15 +161,15 @@ def encode(arguments: Sequence[str]) -> None:
 def train(arguments: Sequence[str]) -> None:
     """Parse and run ``reals train``."""
     name, rest = take_option(arguments, "--recipe", "photos32")
-    defaults = TrainArguments(latents=tyro.MISSING, autoencoder=tyro.MISSING, out=tyro.MISSING, recipe=preset(name))
-    parsed = parse(TrainArguments, rest, verb=f"train --recipe {name}", default=defaults)
+    parsed = parse(TrainArguments, rest, verb=f"train --recipe {name}", recipe=preset(name))
     device = prepare_process()
     run = RunDirectory(parsed.out)
+    latents = open_latents(parsed.latents)
     run.claim(str(parsed.latents), parsed.recipe)
     finished = parsed.out / "generator"
     train_generator(
         parsed.recipe,
-        open_latents(parsed.latents),
+        latents,
         parsed.autoencoder,
         parsed.out / "generator-training",
         finished,
@@ -155,20 +182,15 @@ def sample(arguments: Sequence[str]) -> None:
     """Parse and run ``reals sample``."""
     name, rest = take_option(arguments, "--sampler", "euler")
     if name not in _SOLVERS:
-        raise UserError(f"--sampler: unknown '{name}'; choose one of: {', '.join(_SOLVERS)}")
-    missing = SampleArguments(generator=tyro.MISSING, autoencoder=tyro.MISSING, out=tyro.MISSING)
-    defaults = replace(missing, solver=_SOLVERS[name])
-    parsed = parse(SampleArguments, rest, verb="sample", default=defaults)
-    config = SamplingConfig(
-        count=parsed.count,
-        solver=parsed.solver,
-        guidance_interval=parsed.guidance_interval,
-        labels=parsed.labels,
-        batch_size=parsed.batch_size,
-    )
+        raise UserError(f"--sampler: unknown '{name}'{nearest(name, _SOLVERS)}")
+    protocol, rest = take_option(rest, "--labels", "balanced")
+    if protocol not in _LABELS:
+        raise UserError(f"--labels: unknown '{protocol}'{nearest(protocol, _LABELS)}")
+    parsed = parse(SampleArguments, rest, verb="sample", solver=_SOLVERS[name], labels=_LABELS[protocol])
     device = prepare_process()
+    refuse_file(parsed.out.parent)
     output = sample_images(
-        config,
+        parsed.config(),
         parsed.generator,
         parsed.autoencoder,
         parsed.guidance_scale,

@@ -1,5 +1,6 @@
 """Between pixels and the normalised latents that a generator sees."""
 
+import hashlib
 from pathlib import Path
 from typing import cast
 
@@ -10,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from reals.latents.normalise import LatentNormalisation
 from reals.models.autoencoder import AutoencoderKL, decode, downsampling, latent_channels, load_autoencoder, posterior
+from reals.models.fingerprint import weights_fingerprint
 from reals.runtime.pixels import to_uint8
 
 
@@ -30,6 +32,12 @@ class LatentCodec:
         autoencoder = load_autoencoder(path)
         cast(nn.Module, autoencoder).to(device)
         return cls(autoencoder, LatentNormalisation.of(autoencoder))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of weights, shift and scale: a generator must be decoded with the very map it was trained on."""
+        numbers = f"{self.normalisation.shift!r} {self.normalisation.scale!r}"
+        return hashlib.sha256(f"{weights_fingerprint(self.autoencoder)} {numbers}".encode()).hexdigest()
 
     @property
     def downsampling(self) -> int:

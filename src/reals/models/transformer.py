@@ -4,12 +4,14 @@ A network only: it maps a noisy latent, a time and a class to a tensor like the 
 schedules, losses or guidance.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from reals.models.embeddings import LabelEmbedder, TimeEmbedder, position_embedding
 from reals.runtime.errors import UserError
@@ -103,7 +105,11 @@ class Attention(nn.Module):
         """Mix tokens."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+        # The CPU's fused kernel has a slow backward pass in bfloat16; without it a training step is 1.7 times faster.
+        plain = x.device.type == "cpu" and torch.is_grad_enabled() and q.dtype == torch.bfloat16
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(mixed.transpose(1, 2).reshape(b, n, d))
 
 
 class Perceptron(nn.Module):

@@ -31,7 +31,8 @@ def higher_is_better(name: str) -> bool | None:
         return True
     if any(key in part for key in ("fd", "fd_to_reconstructions")):
         return False
-    return {"raw": True, "centred": True}.get(part[-1]) if part[0] == "semantic_consistency" else None
+    # Raw consistency is not judged: a template shared by all latents raises it too.
+    return True if name == "semantic_consistency/centred" else None
 
 
 def compare_arms(baseline: Measurements, aligned: Measurements) -> dict[str, dict[str, Any]]:
@@ -65,11 +66,12 @@ def compare_arms(baseline: Measurements, aligned: Measurements) -> dict[str, dic
     return changes
 
 
-def protocol(judges: Judges, location: str) -> dict[str, Any]:
+def protocol(judges: Judges, location: str, command: str) -> dict[str, Any]:
     """Return everything that someone must know to repeat or to doubt the numbers."""
     recipe, store = judges.recipe, judges.store
     sampling = recipe.sampling
     return {
+        "command": command,
         "data": {
             "location": location,
             "fingerprint": store.fingerprint,
@@ -90,9 +92,9 @@ def protocol(judges: Judges, location: str) -> dict[str, Any]:
             "labels": "balanced" if isinstance(sampling.labels, BalancedLabels) else "random",
             "solver": type(sampling.solver).__name__,
             "steps": sampling.solver.steps,
-            "guidance": list(sampling.guidance_scales),
+            "guidance": list(sampling.scales(labelled=store.labelled)),
             "interval": list(sampling.guidance_interval),
-            "seed": recipe.seed,
+            "seed": recipe.sampling_seed,
         },
         "feature_networks": {network.name: _describe(network, recipe) for network in judges.networks},
         "fid": "not measured: it needs the FID Inception weights, which this version does not read",
@@ -126,23 +128,24 @@ def versions() -> dict[str, str]:
 
 
 def result(
-    judges: Judges, run: RunDirectory, location: str, measured: dict[str, Measurements], *, complete: bool
+    judges: Judges, run: RunDirectory, location: str, command: str, measured: dict[str, Measurements]
 ) -> dict[str, Any]:
     """Return the content of ``metrics.json``."""
     arms = {arm: {name: estimate.value for name, estimate in values.items()} for arm, values in measured.items()}
     both = {"baseline", "aligned"} <= measured.keys()
     return {
         "format": 1,
-        "complete": complete,
+        "complete": True,
         "arms": arms,
         "comparison": compare_arms(measured["baseline"], measured["aligned"]) if both else {},
         "speed": {arm: _speed(run, arm) for arm in measured},
-        "protocol": protocol(judges, location),
+        "protocol": protocol(judges, location, command),
     }
 
 
 def _speed(run: RunDirectory, arm: str) -> dict[str, dict[str, float | None]]:
-    stages = read_json(run.arm(arm).timings)
+    path = run.arm(arm).timings
+    stages = read_json(path) if path.exists() else {}
     return {
         stage: {
             "seconds": entry["seconds"],

@@ -25,17 +25,37 @@ def open_data(location: str, image_size: int) -> ImageSource:
     return SceneSource(count=int(count), size=image_size, seed=int(seed or 0))
 
 
+def open_photos(location: str, config: DataConfig) -> ImageSource | ImageStore:
+    """Open photos that are still to be decoded, or a store of decoded ones; writes nothing.
+
+    Raises:
+        UserError: nothing usable is there.
+    """
+    directory = Path(location).expanduser()
+    if location.startswith(_SCENES) or not ImageStore.complete(directory):
+        return open_data(location, config.image_size)
+    store = ImageStore(directory)
+    if store.size != config.image_size:
+        raise UserError(f"{location}: holds images of {store.size} pixels; the recipe needs {config.image_size}")
+    return store
+
+
+def decode_photos(photos: ImageSource | ImageStore, directory: Path, config: DataConfig) -> ImageStore:
+    """Decode and crop every photo into ``directory``, unless that is done; a store is used as it is.
+
+    Raises:
+        UserError: the photos are broken, too small or too few, or the directory holds others.
+    """
+    if isinstance(photos, ImageStore):
+        return photos
+    prepare_images(photos, directory, config.image_size, config.held_out_fraction)
+    return ImageStore(directory)
+
+
 def prepare_store(location: str, directory: Path, config: DataConfig) -> ImageStore:
-    """Decode and crop every photo into ``directory``, unless that is done; a store's own directory is used as it is.
+    """Open photos and decode them into ``directory``: both of the above.
 
     Raises:
         UserError: the photos are missing, broken or too small; the message says which.
     """
-    if not location.startswith(_SCENES) and ImageStore.complete(Path(location)):
-        store = ImageStore(Path(location))
-        if store.size != config.image_size:
-            raise UserError(f"{location}: holds images of {store.size} pixels; the recipe needs {config.image_size}")
-        return store
-    source = open_data(location, config.image_size)
-    prepare_images(source, directory, config.image_size, config.held_out_fraction)
-    return ImageStore(directory)
+    return decode_photos(open_photos(location, config), directory, config)

@@ -26,7 +26,7 @@ class GeneratorCard:
     class_names: tuple[str, ...]
     """Empty for unlabelled photos."""
     autoencoder_fingerprint: str
-    """SHA-256 of the autoencoder whose latents it was trained on; another one cannot decode its samples."""
+    """Of weights and normalisation (:attr:`LatentCodec.fingerprint`); no other autoencoder can decode its samples."""
     steps: int
     """Optimiser steps it was trained for."""
 

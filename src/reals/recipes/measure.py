@@ -115,10 +115,10 @@ def measure_arm(judges: Judges, run: RunDirectory, arm: ArmDirectory, device: to
     _draw(arm.reconstructions, reconstructions)
     measured |= _measure_latents(judges, codec)
     measured |= _measure_consistency(judges, codec)
-    rebuilt = {network.name: judges.features(network, reconstructions) for network in judges.networks}
+    rebuilt = {n.name: judges.features(n, reconstructions, role="reconstructions") for n in judges.networks}
     measured |= judges.real
     measured |= judges.distances("reconstructions", rebuilt)
-    for scale in judges.recipe.sampling.guidance_scales:
+    for scale in judges.recipe.sampling.scales(labelled=judges.store.labelled):
         measured |= _measure_samples(judges, arm.samples(scale), f"samples/guidance-{scale:g}", rebuilt)
     write_estimates(arm.estimates, measured)
     return measured

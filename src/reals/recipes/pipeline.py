@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from reals.apps.report import write_report
@@ -9,19 +10,23 @@ from reals.data.store import ImageStore
 from reals.evaluation.classifier import PhotoClassifier, shrink_to_uint8
 from reals.evaluation.classifier_training import ClassifierData, train_classifier
 from reals.evaluation.networks import lite_features
+from reals.recipes.checks import check_encoder, check_photos, check_recipe
 from reals.recipes.comparison import result
-from reals.recipes.data import prepare_store
+from reals.recipes.data import decode_photos, open_photos
 from reals.recipes.measure import Judges, Measurements, measure_arm
 from reals.recipes.sampling import sample_images
 from reals.recipes.schema import Recipe
 from reals.recipes.stage_one import FeatureSource, align_autoencoder, open_features, starting_autoencoder
-from reals.recipes.stage_two import encode_store, train_generator
+from reals.recipes.stage_two import INDEX_NAME, encode_store, train_generator
 from reals.recipes.workspace import RunDirectory, timed
 from reals.runtime import dist, interrupt
+from reals.runtime.errors import UserError
 from reals.runtime.io import write_json
 from reals.runtime.memory import keep_freed_memory
 from reals.runtime.progress import say
 from reals.runtime.seed import derive_seed
+
+_BLOCK = 1000
 
 
 def prepare_process() -> torch.device:
@@ -36,8 +41,10 @@ def prepare_process() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...]) -> None:
+def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...], command: str) -> None:
     """Train, sample and measure the arms on the photos at ``location``, then compare them.
+
+    ``command`` is what the user typed; the results record it.
 
     Raises:
         UserError: the photos, the recipe or the directory will not do; the message says why.
@@ -45,15 +52,38 @@ def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...]
     """
     device = prepare_process()
     run = RunDirectory(out)
-    run.claim(location, recipe)
-    store = prepare_store(location, run.images, recipe.data)
+    aligned = "aligned" in arms and recipe.align.weight > 0
+    store = _open_store(location, run, recipe, device, aligned)
     start = starting_autoencoder(recipe, store, run, device)
-    features = open_features(recipe, store, start, run.features, device) if "aligned" in arms else None
+    features = open_features(recipe, store, start, run.features, device) if aligned else None
     for arm in arms:
         train_arm(recipe.for_arm(arm), store, start, features if arm == "aligned" else None, run, arm, device)
     if dist.is_main():
-        compare_run(location, recipe, store, run, arms, device)
-    dist.barrier()
+        # The other processes are done: they would outwait the time that a collective operation may take.
+        compare_run(location, recipe, store, run, arms, command, device)
+
+
+def _open_store(location: str, run: RunDirectory, recipe: Recipe, device: torch.device, aligned: bool) -> ImageStore:
+    """Look for every mistake that can be seen before training, then decode the photos.
+
+    Nothing is written before what can be checked without decoding has been.
+    """
+    run.check(location, recipe)
+    check_recipe(recipe)
+    if aligned:
+        check_encoder(recipe, run, device)
+    photos = open_photos(location, recipe.data)
+    run.claim(location, recipe)
+    store = decode_photos(photos, run.images, recipe.data)
+    try:
+        check_photos(recipe, store)
+    except UserError:
+        run.discard_images()
+        raise
+    scales = recipe.sampling.guidance_scales
+    if recipe.sampling.scales(labelled=store.labelled) != scales:
+        say(f"{location}: has no classes to guide by: sampling without guidance, not at {', '.join(map(str, scales))}")
+    return store
 
 
 def train_arm(
@@ -67,14 +97,18 @@ def train_arm(
 ) -> None:
     """Give one arm its autoencoder, latents, generator and samples."""
     arm = run.arm(name)
-    with timed(arm.timings, "autoencoder", recipe.stage1.training.steps * recipe.stage1.training.batch_size):
+    with timed(
+        arm.timings, "autoencoder", arm.autoencoder, recipe.stage1.training.steps * recipe.stage1.training.batch_size
+    ):
         align_autoencoder(recipe, store, start, features, arm.autoencoder_training, arm.autoencoder, device)
-    with timed(arm.timings, "encode", 2 * len(store.train)):
+    with timed(arm.timings, "encode", arm.latents / INDEX_NAME, 2 * len(store.train)):
         latents = encode_store(recipe, store, arm.autoencoder, arm.latents, device)
-    with timed(arm.timings, "generator", recipe.stage2.steps * recipe.stage2.batch_size):
+    with timed(arm.timings, "generator", arm.generator, recipe.stage2.steps * recipe.stage2.batch_size):
         train_generator(recipe, latents, arm.autoencoder, arm.generator_training, arm.generator, device)
-    scales = recipe.sampling.guidance_scales if store.labelled else (1.0,)
-    with timed(arm.timings, "sample", len(scales) * recipe.sampling.count):
+    scales = recipe.sampling.scales(labelled=store.labelled)
+    with timed(
+        arm.timings, "sample", arm.samples(scales[-1]).with_suffix(".json"), len(scales) * recipe.sampling.count
+    ):
         for scale in scales:
             sample_images(
                 recipe.sampling,
@@ -82,23 +116,29 @@ def train_arm(
                 arm.autoencoder,
                 scale,
                 arm.samples(scale),
-                seed=derive_seed(recipe.seed, "samples"),
+                seed=recipe.sampling_seed,
                 precision=recipe.stage2.precision,
                 device=device,
             )
 
 
 def compare_run(
-    location: str, recipe: Recipe, store: ImageStore, run: RunDirectory, arms: tuple[str, ...], device: torch.device
+    location: str,
+    recipe: Recipe,
+    store: ImageStore,
+    run: RunDirectory,
+    arms: tuple[str, ...],
+    command: str,
+    device: torch.device,
 ) -> None:
     """Measure every arm by the same judges and write ``metrics.json`` and the report."""
     networks = (lite_features(store.size, device), photo_classifier(recipe, store, run.classifier, device))
     judges = Judges(recipe, store, networks)
     measured: dict[str, Measurements] = {}
     for arm in arms:
-        with timed(run.arm(arm).timings, "measure"):
+        with timed(run.arm(arm).timings, "measure", run.arm(arm).estimates):
             measured[arm] = measure_arm(judges, run, run.arm(arm), device)
-    write_json(run.metrics, result(judges, run, location, measured, complete=True))
+    write_json(run.metrics, result(judges, run, location, command, measured))
     report = write_report(run.path)
     say(f"metrics: {run.metrics}")
     say(f"report:  {report}")
@@ -106,11 +146,16 @@ def compare_run(
 
 def photo_classifier(recipe: Recipe, store: ImageStore, directory: Path, device: torch.device) -> PhotoClassifier:
     """Train the network whose features alignment never sees, unless that is done."""
-    train, held_out = store.load(store.train), store.load(store.held_out)
+
+    def small(rows: np.ndarray) -> np.ndarray:
+        """Return images shrunk block by block: at full size a large data set would not fit into memory."""
+        blocks = (rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK))
+        return np.concatenate([shrink_to_uint8(store.load(block)) for block in blocks])
+
     data = ClassifierData(
-        train_images=shrink_to_uint8(train),
+        train_images=small(store.train),
         train_labels=store.labels[store.train] if store.labelled else None,
-        held_out_images=shrink_to_uint8(held_out),
+        held_out_images=small(store.held_out),
         held_out_labels=store.labels[store.held_out] if store.labelled else None,
         num_classes=store.num_classes,
     )

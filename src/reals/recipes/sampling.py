@@ -32,7 +32,7 @@ def sample_images(
     """
     transformer, card = load_generator(generator, device)
     codec = LatentCodec.from_directory(autoencoder, device)
-    if weights_fingerprint(codec.autoencoder) != card.autoencoder_fingerprint:
+    if codec.fingerprint != card.autoencoder_fingerprint:
         raise UserError(f"{autoencoder}: not the autoencoder in whose latent space {generator} was trained")
     if scale != 1.0 and not card.labelled:
         raise UserError(f"{generator}: trained without labels, so there is nothing to guide by; use guidance scale 1")

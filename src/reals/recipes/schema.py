@@ -1,17 +1,23 @@
 """A recipe: every number of a whole run, in one frozen tree that the command line can override leaf by leaf."""
 
 from dataclasses import dataclass, replace
+from typing import Annotated
+
+import tyro
 
 from reals.apps.generate import BalancedLabels, RandomLabels
 from reals.diffusion.guidance import Guidance
 from reals.diffusion.solvers import Euler, EulerMaruyama, Heun
 from reals.evaluation.classifier import ClassifierConfig
+from reals.evaluation.precision_recall import NEIGHBOURS as MANIFOLD_NEIGHBOURS
 from reals.latents.align import AlignConfig
+from reals.latents.analysis.probes import NEIGHBOURS as PROBE_NEIGHBOURS
 from reals.latents.normalise import MinMax, Standardise
 from reals.latents.objective import ObjectiveConfig
 from reals.models.autoencoder import AutoencoderConfig
 from reals.models.semantic import DinoV2, EfficientNetLite0
 from reals.models.transformer import TransformerConfig
+from reals.runtime.seed import derive_seed
 from reals.training.config import LoopConfig
 
 
@@ -60,6 +66,12 @@ class StageOneConfig:
     feature_cache_gigabytes: float = 4.0
     """Semantic features are cached on disk if they need no more than this, else computed on the fly."""
 
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images is {self.images}; it must be at least 1, or None for all")
+        if self.feature_cache_gigabytes < 0.0:
+            raise ValueError(f"feature_cache_gigabytes is {self.feature_cache_gigabytes}; it must not be negative")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
@@ -78,9 +90,21 @@ class SamplingConfig:
     batch_size: int = 250
     """Images at once; the samples do not depend on it."""
 
+    def __post_init__(self) -> None:
+        for name in ("count", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        names = [f"{self.guidance(scale).scale:g}" for scale in self.guidance_scales]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"guidance_scales is {list(self.guidance_scales)}; give at least one, and each once")
+
     def guidance(self, scale: float) -> Guidance:
         """Return the guidance at one of the scales."""
         return Guidance(scale=scale, interval=self.guidance_interval)
+
+    def scales(self, *, labelled: bool) -> tuple[float, ...]:
+        """Return the scales that are sampled: without classes there is nothing to guide by."""
+        return self.guidance_scales if labelled else (1.0,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +124,25 @@ class EvaluationConfig:
     replicates: int = 200
     """Bootstrap resamples behind every interval."""
 
+    def __post_init__(self) -> None:
+        # Precision and recall look for a third neighbour, a probe for twenty, an interval for two replicates.
+        least = {
+            "reference_images": MANIFOLD_NEIGHBOURS + 1,
+            "probe_images": PROBE_NEIGHBOURS,
+            "held_out_images": MANIFOLD_NEIGHBOURS + 1,
+            "consistency_images": 2,
+            "replicates": 2,
+        }
+        for name, smallest in least.items():
+            if getattr(self, name) < smallest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {smallest}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Every setting of a run; ``--help`` of a command shows the chosen recipe's values."""
 
-    name: str
+    name: Annotated[str, tyro.conf.Suppress]
     """The preset this recipe started from."""
     data: DataConfig
     """Photos."""
@@ -131,6 +168,11 @@ class Recipe:
     """Measurements."""
     seed: int = 0
     """Seeds weights, order, noise and samples; all arms share it."""
+
+    @property
+    def sampling_seed(self) -> int:
+        """The seed of every arm's samples: ``reals sample --seed`` with it makes the same images."""
+        return derive_seed(self.seed, "samples")
 
     def for_arm(self, arm: str) -> "Recipe":
         """Return this recipe as the arm trains it: the baseline differs by λ_a = 0 and nothing else."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,9 +14,16 @@ from reals.data.sampler import StoreImages, TrainingSampler
 from reals.data.store import ImageStore
 from reals.latents.align import AlignHeads
 from reals.latents.features import FeatureCache, FeatureStatistics, cache_features, cached_bytes, feature_statistics
+from reals.latents.normalise import LatentNormalisation
 from reals.latents.objective import AutoencoderObjective, ObjectiveConfig
 from reals.latents.perceptual import FeaturePerceptualLoss
-from reals.latents.statistics import STATISTICS_NAME, LatentStatistics, latent_statistics, write_statistics
+from reals.latents.statistics import (
+    STATISTICS_NAME,
+    LatentStatistics,
+    latent_statistics,
+    read_statistics,
+    write_statistics,
+)
 from reals.models.autoencoder import (
     downsampling,
     latent_channels,
@@ -24,6 +31,7 @@ from reals.models.autoencoder import (
     posterior,
     save_autoencoder,
 )
+from reals.models.fingerprint import weights_fingerprint
 from reals.models.semantic import EfficientNetLite0, Features, SemanticEncoder
 from reals.recipes.schema import Pretrained, Recipe, Scratch
 from reals.recipes.workspace import RunDirectory
@@ -44,6 +52,7 @@ _FEATURE_STATISTICS_IMAGES = 2_000
 _BATCH = 250
 
 
+@runtime_checkable
 class FeatureSource(Protocol):
     """Where the semantic features of training images come from: a cache, or the encoder itself."""
 
@@ -63,7 +72,9 @@ class CachedFeatures:
         rows = cache.rows
         self._order = np.argsort(rows)
         self._sorted = rows[self._order]
-        self.statistics = feature_statistics(cache.batches(limit=_FEATURE_STATISTICS_IMAGES))
+        chosen = _spread(len(rows))
+        blocks = (chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH))
+        self.statistics = feature_statistics(cache.get(block) for block in blocks)
 
     def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
         """Look the batch up."""
@@ -77,13 +88,18 @@ class ComputedFeatures:
 
     def __init__(self, encoder: SemanticEncoder, grid: tuple[int, int], store: ImageStore, rows: np.ndarray):
         self._encoder, self._grid = encoder, grid
-        chosen = rows[:_FEATURE_STATISTICS_IMAGES]
+        chosen = rows[_spread(len(rows))]
         blocks = (chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH))
         self.statistics = feature_statistics(encoder(to_pixels(store.load(block)), grid) for block in blocks)
 
     def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
         """Run the encoder."""
         return self._encoder(pixels, self._grid)
+
+
+def _spread(count: int) -> np.ndarray:
+    """Return evenly spaced positions: rows are in the order of the files, the first ones of the first classes."""
+    return np.unique(np.linspace(0, count - 1, min(count, _FEATURE_STATISTICS_IMAGES)).astype(np.int64))
 
 
 def training_rows(recipe: Recipe, store: ImageStore) -> np.ndarray:
@@ -116,6 +132,7 @@ def open_features(
         directory,
         batch_size=64,
         device=device,
+        dtype=_autocast_dtype(recipe),
         metadata={"photos": store.fingerprint},
     )
     return CachedFeatures(FeatureCache(directory))
@@ -140,22 +157,35 @@ def starting_autoencoder(recipe: Recipe, store: ImageStore, run: RunDirectory, d
     Raises:
         UserError: the images do not divide into latent cells, or a pretrained autoencoder is not to be had.
     """
+    latent_side(recipe)
     if isinstance(recipe.autoencoder, Pretrained):
-        location = recipe.autoencoder.location
-        if location.startswith(_PACKAGE):
-            location = str(packaged_autoencoder(location.removeprefix(_PACKAGE)))
-        _check_size(store.size, downsampling(load_autoencoder(location)))
-        return location
+        return _pretrained_location(recipe.autoencoder)
     scratch = recipe.autoencoder
-    _check_size(store.size, scratch.architecture.downsampling)
     if not (run.base / "config.json").exists():
         _train_base(recipe, scratch, store, run, device)
     return str(run.base)
 
 
-def _check_size(size: int, factor: int) -> None:
+def latent_side(recipe: Recipe) -> int:
+    """Return the latent's side in positions; looks into a pretrained autoencoder to find out.
+
+    Raises:
+        UserError: the images do not divide into latent cells, or the pretrained autoencoder is not to be had.
+    """
+    start, size = recipe.autoencoder, recipe.data.image_size
+    if isinstance(start, Pretrained):
+        factor = downsampling(load_autoencoder(_pretrained_location(start)))
+    else:
+        factor = start.architecture.downsampling
     if size % factor:
         raise UserError(f"images of {size} pixels do not divide into cells of {factor}; choose another data.image_size")
+    return size // factor
+
+
+def _pretrained_location(start: Pretrained) -> str:
+    if start.location.startswith(_PACKAGE):
+        return str(packaged_autoencoder(start.location.removeprefix(_PACKAGE)))
+    return start.location
 
 
 def _train_base(recipe: Recipe, scratch: Scratch, store: ImageStore, run: RunDirectory, device: torch.device) -> None:
@@ -252,6 +282,8 @@ def autoencoder_batches(
             num_workers=loop.workers,
             collate_fn=StoreImages.collate,
             pin_memory=device.type == "cuda",
+            # Its own: a loader that starts draws from torch's global generator, which the loop has seeded for the step.
+            generator=torch.Generator(),
         )
         for images in loader:
             pixels = to_pixels(images["image"].to(device, non_blocking=True))
@@ -284,13 +316,24 @@ def ensure_statistics(recipe: Recipe, store: ImageStore, location: str, copy: Pa
     """Return an autoencoder directory with statistics: ``location`` itself, or a copy of it measured on these photos.
 
     Raises:
-        UserError: there is no autoencoder at ``location``.
+        UserError: there is no autoencoder at ``location``, or ``copy`` is something else than its copy.
     """
     if (Path(location) / STATISTICS_NAME).exists():
         return Path(location)
-    if not (copy / STATISTICS_NAME).exists():
-        export_autoencoder(recipe, load_autoencoder(location), None, store, copy, device)
+    autoencoder = load_autoencoder(location)
+    if not copy.exists():
+        export_autoencoder(recipe, autoencoder, None, store, copy, device)
+    elif not (copy / STATISTICS_NAME).exists():
+        raise UserError(f"{copy}: is in the way of a copy with latent statistics; give another --out")
+    elif weights_fingerprint(load_autoencoder(copy)) != weights_fingerprint(autoencoder):
+        raise UserError(f"{copy}: is a copy of another autoencoder than {location}; give another --out")
+    elif LatentNormalisation.of(load_autoencoder(copy)) != recipe.normalisation.from_statistics(read_statistics(copy)):
+        raise UserError(f"{copy}: is a copy with another normalisation; give another --out")
     return copy
+
+
+def _autocast_dtype(recipe: Recipe) -> torch.dtype:
+    return torch.bfloat16 if computes_in_bfloat16(recipe.stage1.training.precision) else torch.float32
 
 
 def _measure_statistics(
@@ -299,7 +342,7 @@ def _measure_statistics(
     """Measure posterior samples of up to 10,000 training photos, as the authors do."""
     generator = np.random.default_rng(derive_seed(recipe.seed, "statistics images"))
     rows = np.sort(generator.permutation(store.train)[:_STATISTICS_IMAGES])
-    dtype = torch.bfloat16 if computes_in_bfloat16(recipe.stage1.training.precision) else torch.float32
+    dtype = _autocast_dtype(recipe)
 
     def samples() -> Iterator[Tensor]:
         with progress("Latent statistics", len(rows), "images") as bar:

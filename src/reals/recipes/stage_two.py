@@ -13,7 +13,6 @@ from reals.data.store import ImageStore
 from reals.diffusion.objective import FlowMatching
 from reals.latents.cache import LatentCache, encode_images
 from reals.latents.codec import LatentCodec
-from reals.models.fingerprint import weights_fingerprint
 from reals.recipes.generator import GeneratorCard, save_generator
 from reals.recipes.schema import Recipe
 from reals.runtime import dist
@@ -23,7 +22,8 @@ from reals.runtime.seed import derive_seed, seed_everything, torch_generator
 from reals.training.config import LoopConfig
 from reals.training.loop import Batch, computes_in_bfloat16, fit
 
-_INDEX = "index.json"
+INDEX_NAME = "index.json"
+"""Written last into a directory of cached latents."""
 _ENCODE_BATCH = 250
 
 
@@ -53,7 +53,7 @@ def encode_store(
         UserError: the directory caches other photos or another autoencoder.
     """
     codec = LatentCodec.from_directory(autoencoder, device)
-    fingerprint = weights_fingerprint(codec.autoencoder)
+    fingerprint = codec.fingerprint
     encode_images(
         codec.autoencoder,
         lambda rows: store.load(store.train[rows]),
@@ -71,7 +71,7 @@ def encode_store(
             "class_names": list(store.class_names),
             "autoencoder": fingerprint,
         }
-        write_json(directory / _INDEX, index)
+        write_json(directory / INDEX_NAME, index)
     dist.barrier()
     return open_latents(directory)
 
@@ -83,7 +83,7 @@ def open_latents(directory: Path) -> CachedLatents:
         UserError: the cache is absent or incomplete.
     """
     cache = LatentCache(directory)
-    index = read_json(directory / _INDEX)
+    index = read_json(directory / INDEX_NAME)
     labels = np.array(index["labels"], dtype=np.int64)
     return CachedLatents(
         directory, cache, labels, index["num_classes"], tuple(index["class_names"]), index["autoencoder"]
@@ -127,11 +127,11 @@ def train_generator(
     Raises:
         UserError: the latents were made by another autoencoder.
     """
+    codec = LatentCodec.from_directory(autoencoder, torch.device("cpu"))
+    if latents.autoencoder_fingerprint != codec.fingerprint:
+        raise UserError(f"{latents.directory}: made by another autoencoder than {autoencoder}; encode again")
     if (finished / "config.json").exists():
         return
-    codec = LatentCodec.from_directory(autoencoder, torch.device("cpu"))
-    if latents.autoencoder_fingerprint != weights_fingerprint(codec.autoencoder):
-        raise UserError(f"{latents.directory}: made by another autoencoder than {autoencoder}; encode again")
     channels, grid, _ = latents.shape
     card = GeneratorCard(
         transformer=recipe.generator,

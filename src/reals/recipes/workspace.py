@@ -1,10 +1,12 @@
 """The directory of a run: where each thing lies, and a guard that two different runs never share one."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reals.recipes.schema import Recipe
 from reals.runtime import dist
@@ -114,28 +116,72 @@ class RunDirectory:
         """Return the part of one arm."""
         return ArmDirectory(self.path / name)
 
+    def check(self, location: str, recipe: Recipe) -> None:
+        """Refuse a directory in which this run must not write; writes nothing itself.
+
+        Raises:
+            UserError: the directory holds another run, or files that are not a run's, or is no directory.
+        """
+        refuse_file(self.path)
+        if self.description.exists():
+            difference = _first_difference(read_json(self.description), _description(location, recipe))
+            if difference and self.begun:
+                raise UserError(f"{self.path}: holds another run ({difference}); give another --out")
+        elif self.path.exists() and any(not entry.name.endswith(".partial") for entry in self.path.iterdir()):
+            raise UserError(f"{self.path}: is not empty and not a run of reals; give another --out")
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything has been made here that follows from more than the photos.
+
+        Before that, a run may still become another one: who mends a mistake in a command can repeat it.
+        """
+        harmless = (self.description.name, self.images.name)
+        return any(entry.name not in harmless and not _temporary(entry.name) for entry in self.path.iterdir())
+
+    def discard_images(self) -> None:
+        """Delete the decoded photos, unless something has been made from them."""
+        if not self.begun and dist.world_size() == 1:
+            shutil.rmtree(self.images, ignore_errors=True)
+
     def claim(self, location: str, recipe: Recipe) -> None:
         """Record what this run is, or check that the directory holds this very run.
 
         Raises:
-            UserError: the directory holds another run, or files that are not a run's.
+            UserError: the directory holds another run, or files that are not a run's, or cannot be written.
         """
-        wanted = {"format": 1, "data": location, "recipe": to_dict(recipe)}
-        if self.description.exists():
-            found = read_json(self.description)
-            difference = _first_difference(found, wanted)
-            if difference:
-                raise UserError(f"{self.path}: holds another run ({difference}); give another --out")
-        elif self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path}: is a file; give a directory as --out")
-        elif self.path.exists() and any(not entry.name.endswith(".partial") for entry in self.path.iterdir()):
-            raise UserError(f"{self.path}: is not empty and not a run of reals; give another --out")
-        elif dist.is_main():
-            write_json(self.description, wanted)
-        dist.barrier()
+        self.check(location, recipe)
+        wanted = _description(location, recipe)
         if dist.is_main():
-            remove_leftovers(self.path)
+            try:
+                if not self.description.exists() or read_json(self.description) != wanted:
+                    write_json(self.description, wanted)
+                for directory in [self.path, *(path for path in self.path.rglob("*") if path.is_dir())]:
+                    remove_leftovers(directory)
+            except OSError as error:
+                raise UserError(f"{self.path}: cannot be written ({error.strerror}); give another --out") from None
         dist.barrier()
+
+
+def refuse_file(directory: Path) -> None:
+    """Check that something can be written below ``directory`` as far as files in its way are concerned.
+
+    Raises:
+        UserError: it, or something above it, is a file.
+    """
+    for path in (directory, *directory.parents):
+        if path.exists():
+            if not path.is_dir():
+                raise UserError(f"{path}: is a file; give a directory as --out")
+            return
+
+
+def _description(location: str, recipe: Recipe) -> dict[str, Any]:
+    return {"format": 1, "data": location, "recipe": to_dict(recipe)}
+
+
+def _temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith((".partial", ".retired"))
 
 
 def _first_difference(found: object, wanted: object, where: str = "") -> str:
@@ -150,8 +196,14 @@ def _first_difference(found: object, wanted: object, where: str = "") -> str:
 
 
 @contextmanager
-def timed(path: Path, stage: str, images: int | None = None) -> Iterator[None]:
-    """Add the seconds of a stage to ``path``, over all the attempts that an interrupted stage took."""
+def timed(path: Path, stage: str, result: Path, images: int | None = None) -> Iterator[None]:
+    """Add the seconds of a stage to ``path``, over all the attempts that an interrupted stage took.
+
+    A stage whose ``result`` is already there, which it writes last, is not timed: it only finds that out.
+    """
+    if result.exists():
+        yield
+        return
     started = time.monotonic()
     try:
         yield

@@ -57,8 +57,14 @@ def fit(
 
     Raises:
         Interrupted: a signal asked the process to stop; a checkpoint has been written.
-        UserError: the loss stopped being finite, or the checkpoint is of another model.
+        UserError: the loss stopped being finite, the checkpoint is of another model, or the batch does not divide.
     """
+    pieces = dist.world_size() * config.accumulate
+    if config.batch_size % pieces:
+        raise UserError(
+            f"batch_size {config.batch_size} does not divide into {dist.world_size()} processes x {config.accumulate} "
+            "micro-batches; choose another batch_size or accumulate"
+        )
     accelerator = make_accelerator(config.precision)
     objective.to(accelerator.device).train()
     optimiser = torch.optim.AdamW(

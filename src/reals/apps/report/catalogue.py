@@ -56,6 +56,12 @@ _OF_RECONSTRUCTIONS: dict[str, _Words] = {
     "recall": ("Recall", "share of real photos that lie among reconstructions", "share", "higher"),
 }
 
+_OF_REAL: dict[str, _Words] = {
+    "fd": ("Fréchet distance", "of held-out real photos: about as low as a distance can get here", "distance", "lower"),
+    "precision": ("Precision", "share of held-out photos that lie among the reference photos", "share", "higher"),
+    "recall": ("Recall", "share of the reference photos that lie among held-out ones", "share", "higher"),
+}
+
 _WORDS: dict[str, tuple[Theme, _Words]] = {
     "reconstruction/psnr": ("reconstruction", ("PSNR", "pixel fidelity of reconstructions", "decibel", "higher")),
     "reconstruction/ssim": (
@@ -126,9 +132,8 @@ def describe(name: str) -> Metric:
             return Metric(name, "samples", *_OF_SAMPLES[measure], network=network, guidance=guidance_scale(scale))
         case ["reconstructions", measure, network] if measure in _OF_RECONSTRUCTIONS:
             return Metric(name, "reconstruction", *_OF_RECONSTRUCTIONS[measure], network=network)
-        case ["real", "fd", network]:
-            meaning = "of held-out real photos: about as low as a distance can get here"
-            return Metric(name, "real", "Fréchet distance", meaning, "distance", "lower", network=network)
+        case ["real", measure, network] if measure in _OF_REAL:
+            return Metric(name, "real", *_OF_REAL[measure], network=network)
     return Metric(name, "other", name, "not known to this version of reals")
 
 

@@ -1,0 +1,62 @@
+"""What would stop a run late, found early: before anything is written, or before anything is trained."""
+
+import numpy as np
+import torch
+
+from reals.data.store import ImageStore
+from reals.evaluation.precision_recall import NEIGHBOURS as MANIFOLD_NEIGHBOURS
+from reals.latents.analysis.probes import NEIGHBOURS as PROBE_NEIGHBOURS
+from reals.recipes.measure import Judges
+from reals.recipes.schema import Recipe
+from reals.recipes.stage_one import latent_side
+from reals.recipes.workspace import RunDirectory
+from reals.runtime.errors import UserError
+from reals.runtime.shards import ShardedArrays
+
+# The window of the structural similarity.
+_SMALLEST_IMAGE = 11
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Check that the recipe's parts fit each other, from images to measurements.
+
+    Raises:
+        UserError: they do not, or a pretrained autoencoder is not to be had.
+    """
+    if recipe.data.image_size < _SMALLEST_IMAGE:
+        raise UserError(f"data.image_size is {recipe.data.image_size}; measuring needs at least {_SMALLEST_IMAGE}")
+    if recipe.sampling.count <= MANIFOLD_NEIGHBOURS:
+        raise UserError(f"sampling.count is {recipe.sampling.count}; measuring needs {MANIFOLD_NEIGHBOURS + 1} or more")
+    side, patch = latent_side(recipe), recipe.generator.patch_size
+    if side % patch:
+        raise UserError(f"generator.patch_size is {patch}, which does not divide the {side}x{side} latent; change it")
+
+
+def check_encoder(recipe: Recipe, run: RunDirectory, device: torch.device) -> None:
+    """Check that the semantic encoder is to be had, unless its features are there.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    if recipe.align.weight > 0 and not ShardedArrays.complete(run.features):
+        recipe.semantic.build(device)
+
+
+def check_photos(recipe: Recipe, store: ImageStore) -> None:
+    """Check that there are enough photos, of enough classes, to measure anything.
+
+    Raises:
+        UserError: there are not.
+    """
+    least = {
+        "train on": (len(store.train), PROBE_NEIGHBOURS if store.labelled else MANIFOLD_NEIGHBOURS + 1),
+        "hold out": (len(store.held_out), MANIFOLD_NEIGHBOURS + 1),
+    }
+    for purpose, (found, needed) in least.items():
+        if found < needed:
+            raise UserError(
+                f"{store.directory}: {found} photos to {purpose}; measuring needs at least {needed}: "
+                "give more photos, or another data.held_out_fraction"
+            )
+    if store.labelled and len(np.unique(store.labels[Judges(recipe, store, ()).probe_rows])) < 2:
+        raise UserError(f"{store.directory}: the photos to train on are of one class; give several, or a flat folder")
