@@ -1,0 +1,136 @@
+"""Every named recipe fits together, at its real size, before anybody trains it."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import reals.recipes.presets as presets
+from reals.models.autoencoder import AutoencoderConfig, downsampling
+from reals.recipes.checks import check_recipe
+from reals.recipes.data import open_data
+from reals.recipes.presets import PRESETS, preset
+from reals.recipes.schema import EvaluationConfig, Pretrained, Recipe, SamplingConfig, Scratch, StageOneConfig
+from reals.recipes.stage_one import packaged_autoencoder
+from reals.runtime.errors import UserError
+
+NAMES = tuple(PRESETS)
+
+
+def architecture(recipe: Recipe) -> AutoencoderConfig:
+    """Return the starting autoencoder's shape: SD-VAE's for the hub's one."""
+    start = recipe.autoencoder
+    if isinstance(start, Scratch):
+        return start.architecture
+    if start.location == "package:scenes64":
+        made = preset("scenes64").autoencoder
+        assert isinstance(made, Scratch)
+        return made.architecture
+    assert start.location == "stabilityai/sd-vae-ft-ema"
+    return AutoencoderConfig()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_networks_are_built_for_each_other(name: str) -> None:
+    recipe = preset(name)
+    shape = architecture(recipe)
+    with torch.device("meta"):
+        autoencoder = shape.build()
+        assert downsampling(autoencoder) == shape.downsampling
+        grid, rest = divmod(recipe.data.image_size, shape.downsampling)
+        assert rest == 0
+        generator = recipe.generator.build(shape.latent_channels, grid, 10)
+        noise = torch.empty(2, shape.latent_channels, grid, grid)
+        velocity = generator(noise, torch.empty(2), torch.zeros(2, dtype=torch.int64))
+    assert velocity.shape == noise.shape
+    assert velocity.is_meta
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_has_the_name_under_which_it_is_found(name: str) -> None:
+    assert preset(name).name == name
+    build = PRESETS[name].build
+    assert build is getattr(presets, name)
+    assert build.__doc__ is not None
+    assert "``reals quickstart``" in build.__doc__ or f"--recipe {name}" in build.__doc__
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_baseline_differs_by_the_weight_of_alignment_alone(name: str) -> None:
+    recipe = preset(name)
+    baseline, aligned = recipe.for_arm("baseline"), recipe.for_arm("aligned")
+    assert aligned == recipe
+    assert recipe.align.weight > 0
+    assert baseline.align.weight == 0
+    assert [field.name for field in fields(recipe) if getattr(baseline, field.name) != getattr(recipe, field.name)] == [
+        "align"
+    ]
+    assert replace(baseline.align, weight=recipe.align.weight) == recipe.align
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if PRESETS[name].data])
+def test_rendered_data_have_the_recipes_size(name: str) -> None:
+    location = PRESETS[name].data
+    assert location is not None
+    source = open_data(location, preset(name).data.image_size)
+    assert source.load(0).size == (preset(name).data.image_size,) * 2
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(preset(name).autoencoder, Scratch)])
+def test_a_recipe_passes_its_own_checks(name: str) -> None:
+    check_recipe(preset(name))
+
+
+def test_parts_that_do_not_fit_are_found_before_anything_is_made() -> None:
+    recipe = preset("debug")
+    for data, message in ((15, "do not divide into cells of 2"), (10, "needs at least 11")):
+        with pytest.raises(UserError, match=message):
+            check_recipe(replace(recipe, data=replace(recipe.data, image_size=data)))
+    with pytest.raises(UserError, match="patch_size is 3, which does not divide the 8x8 latent"):
+        check_recipe(replace(recipe, generator=replace(recipe.generator, patch_size=3)))
+    with pytest.raises(UserError, match=r"sampling\.count is 3; measuring needs 4 or more"):
+        check_recipe(replace(recipe, sampling=replace(recipe.sampling, count=3)))
+
+
+def test_a_pretrained_autoencoder_must_be_there(tmp_path: Path) -> None:
+    recipe = replace(preset("debug"), autoencoder=Pretrained(location=str(tmp_path / "absent")))
+    with pytest.raises(UserError, match="no such directory"):
+        check_recipe(recipe)
+    with pytest.raises(UserError, match="package:nothing: no such packaged autoencoder"):
+        packaged_autoencoder("nothing")
+
+
+def test_an_unknown_recipe_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="unknown recipe 'photo32'; did you mean 'photos32'"):
+        preset("photo32")
+
+
+def test_numbers_that_make_no_sense() -> None:
+    recipe = preset("debug")
+    sampling: SamplingConfig = recipe.sampling
+    evaluation: EvaluationConfig = recipe.evaluation
+    stage1: StageOneConfig = recipe.stage1
+    for change, message in (
+        ({"count": 0}, "count is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"guidance_scales": ()}, "at least one"),
+        ({"guidance_scales": (2.0, 2.0000001)}, "each once"),
+        ({"guidance_scales": (-1.0,)}, "guidance scale is -1"),
+        ({"guidance_interval": (0.8, 0.2)}, "guidance interval is 0.8 to 0.2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(sampling, **change)
+    for name in ("reference_images", "probe_images", "held_out_images", "consistency_images", "replicates"):
+        with pytest.raises(ValueError, match=f"{name} is 1; it must be at least"):
+            replace(evaluation, **{name: 1})
+    with pytest.raises(ValueError, match="images is 0"):
+        replace(stage1, images=0)
+    with pytest.raises(ValueError, match="feature_cache_gigabytes is -1"):
+        replace(stage1, feature_cache_gigabytes=-1.0)
+
+
+def test_without_classes_there_is_one_scale() -> None:
+    sampling = preset("photos32").sampling
+    assert sampling.scales(labelled=True) == (1.0, 3.0)
+    assert sampling.scales(labelled=False) == (1.0,)
