@@ -71,7 +71,7 @@ def protocol(judges: Judges, location: str, command: str) -> dict[str, Any]:
     recipe, store = judges.recipe, judges.store
     sampling = recipe.sampling
     return {
-        "command": command,
+        **({"command": command} if command else {}),
         "data": {
             "location": location,
             "fingerprint": store.fingerprint,

@@ -41,10 +41,10 @@ def prepare_process() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...], command: str) -> None:
+def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...], command: str = "") -> None:
     """Train, sample and measure the arms on the photos at ``location``, then compare them.
 
-    ``command`` is what the user typed; the results record it.
+    ``command`` is what the user typed, if they did; the results record it.
 
     Raises:
         UserError: the photos, the recipe or the directory will not do; the message says why.

@@ -37,9 +37,9 @@ def photos32() -> Recipe:
     """Small photos (CIFAR-10 and the like) on a CPU, offline.
 
     ``reals run --data cifar10-train.zip --recipe photos32 --out runs/photos32``. An autoencoder with downsampling 4 is
-    trained from scratch, first without alignment, then continued in each arm; λ_a = 0.1, because with a mean squared
-    error and 4 channels the paper's λ_a = 1 costs three decibels (docs/results.md). Sixteen channels:
-    ``--autoencoder.architecture.latent-channels 16``.
+    trained from scratch, first without alignment, then continued in each arm. λ_a = 0.1: the paper's 1 belongs to a
+    loss with LPIPS and a discriminator. Sixteen channels: ``--autoencoder.architecture.latent-channels 16``. Measured
+    in docs/results.md.
     """
     stage1 = LoopConfig(
         steps=500,
