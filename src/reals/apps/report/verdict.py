@@ -197,7 +197,7 @@ def confidence(run: Run, verdict: Verdict) -> list[str]:
     """Say what the intervals cover, and what they do not."""
     clear = sum(item.state in ("better", "worse") for item in verdict.evidence)
     count, replicates = run.section("samples").get("count"), run.section("bootstrap").get("replicates")
-    seed = run.section("samples").get("seed", run.section("recipe").get("seed"))
+    seed = run.section("recipe").get("seed", run.section("samples").get("seed"))
     basis = f"{replicates} bootstrap resamples" if replicates else "bootstrap resamples"
     basis += f" of {count} samples per arm and guidance scale" if count else ""
     said = []
