@@ -123,8 +123,8 @@ def quickstart() -> Recipe:
         name="quickstart",
         data=DataConfig(image_size=64, held_out_fraction=0.2),
         autoencoder=Pretrained(location="package:scenes64"),
-        # The squared error is a mean over pixels and the KL term a sum over latents: the paper's 2e-5 at 256 x 256 pixels
-        # trades them as 2e-5 * (256 / 64)^2 does here. Smoother latents are learnt sooner.
+        # The squared error is a mean over pixels, the KL term a sum over latents: what 2e-5 is at 256 x 256 pixels,
+        # 2e-5 * (256 / 64)^2 is here. Smoother latents are learnt sooner.
         objective=replace(recipe.objective, kl=3.2e-4),
         stage1=StageOneConfig(training=replace(stage1, checkpoint_every=50, log_every=10), images=1600),
         generator=TransformerConfig(depth=6, width=128, heads=4, patch_size=2),
