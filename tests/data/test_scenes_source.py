@@ -91,3 +91,23 @@ def test_solid_patterns_mix_two_colours(kind: int) -> None:
     assert weight.min() == 0.0
     assert weight.max() == 1.0
     assert 0.1 < weight.mean() < 0.9
+
+
+def test_plain_scenes_are_the_same_scenes_without_patterns() -> None:
+    indices = np.arange(40)
+    patterned, plain = render(indices, 32, seed=3), render(indices, 32, seed=3, plain=True)
+    np.testing.assert_array_equal(plain.masks, patterned.masks)
+    np.testing.assert_array_equal(plain.depth, patterned.depth)
+    np.testing.assert_array_equal(plain.labels, patterned.labels)
+
+    def roughness(images: np.ndarray) -> float:
+        return float(np.abs(np.diff(images.astype(np.float64), axis=2)).mean())
+
+    assert roughness(plain.images) < 0.7 * roughness(patterned.images)
+
+
+def test_plain_scenes_have_their_own_name_and_fingerprint() -> None:
+    plain, patterned = SceneSource(20, 32, seed=1, plain=True), SceneSource(20, 32, seed=1)
+    assert plain.location == "plain-scenes:20:1"
+    assert plain.fingerprint() != patterned.fingerprint()
+    np.testing.assert_array_equal(plain.load_block(0, 2), render(np.arange(2), 32, seed=1, plain=True).images)

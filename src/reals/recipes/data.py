@@ -8,21 +8,24 @@ from reals.data.store import ImageStore, prepare_images
 from reals.recipes.schema import DataConfig
 from reals.runtime.errors import UserError
 
-_SCENES = "scenes:"
+_SCENES = ("scenes:", "plain-scenes:")
 
 
 def open_data(location: str, image_size: int) -> ImageSource:
     """Open photos, or ``scenes:COUNT`` or ``scenes:COUNT:SEED``, rendered at the wanted size.
+
+    ``plain-scenes:`` are the same scenes without patterns on floor, wall and object: less to learn.
 
     Raises:
         UserError: nothing usable is there.
     """
     if not location.startswith(_SCENES):
         return open_source(location)
-    count, _, seed = location.removeprefix(_SCENES).partition(":")
+    kind, _, numbers = location.partition(":")
+    count, _, seed = numbers.partition(":")
     if not count.isdigit() or int(count) < 2 or not (seed.isdigit() or seed == ""):
         raise UserError(f"{location}: give a number of at least 2 scenes, and perhaps a seed, as in scenes:4000:1")
-    return SceneSource(count=int(count), size=image_size, seed=int(seed or 0))
+    return SceneSource(count=int(count), size=image_size, seed=int(seed or 0), plain=kind == "plain-scenes")
 
 
 def open_photos(location: str, config: DataConfig) -> ImageSource | ImageStore:

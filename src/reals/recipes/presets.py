@@ -219,7 +219,7 @@ def debug() -> Recipe:
 
 
 PRESETS: dict[str, Preset] = {
-    "quickstart": Preset(quickstart, data="scenes:3000"),
+    "quickstart": Preset(quickstart, data="plain-scenes:3000"),
     "scenes64": Preset(scenes64, data="scenes:8000:1"),
     "photos32": Preset(photos32),
     "photos256": Preset(photos256),

@@ -100,8 +100,11 @@ class Parameters:
         return Parameters(**{f.name: getattr(self, f.name)[chosen] for f in dataclasses.fields(self)})
 
 
-def draw_parameters(seed: int, indices: np.ndarray) -> Parameters:
-    """Draw the parameters of scenes ``indices`` [n]; the class of scene i is i modulo the number of classes."""
+def draw_parameters(seed: int, indices: np.ndarray, *, plain: bool = False) -> Parameters:
+    """Draw the parameters of scenes ``indices`` [n]; the class of scene i is i modulo the number of classes.
+
+    ``plain`` scenes are the same scenes without patterns on floor, wall and object.
+    """
     draws = Draws(seed, indices)
     label = indices % len(SHAPES)
     values: dict[str, np.ndarray] = {}
@@ -109,6 +112,9 @@ def draw_parameters(seed: int, indices: np.ndarray) -> Parameters:
     values |= _draw_view(draws, values)
     values |= _draw_patterns(draws)
     values |= draw_palette(draws)
+    if plain:
+        for name in ("floor_pattern", "wall_pattern", "texture"):
+            values[name][:, 0] = PLAIN
     return Parameters(label=label, **{name: value.astype(np.float32) for name, value in values.items()})
 
 

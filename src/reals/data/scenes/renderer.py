@@ -37,11 +37,12 @@ class Scenes:
     (an object is about 1.6 across); positive and finite everywhere, for the room is closed."""
 
 
-def render(indices: np.ndarray, size: int, seed: int = 0) -> Scenes:
+def render(indices: np.ndarray, size: int, seed: int = 0, *, plain: bool = False) -> Scenes:
     """Render scenes ``indices`` (int [n], not negative) at ``size`` by ``size`` pixels.
 
     Scene i is a function of (seed, i) only: not of the other indices, nor, up to sampling, of the size. Its class is
-    i modulo the number of classes, so any run of consecutive indices is balanced.
+    i modulo the number of classes, so any run of consecutive indices is balanced. ``plain`` leaves out the patterns of
+    floor, wall and object.
 
     Raises:
         ValueError: the size is outside [16, 1024], an index is negative, or the indices are not one row of integers.
@@ -55,7 +56,7 @@ def render(indices: np.ndarray, size: int, seed: int = 0) -> Scenes:
         raise ValueError(f"indices: {indices.min()} is negative; scenes are numbered from 0")
     indices = indices.astype(np.int64)
     count = len(indices)
-    parameters = draw_parameters(seed, indices)
+    parameters = draw_parameters(seed, indices, plain=plain)
     images = np.empty((count, size, size, 3), dtype=np.uint8)
     masks = np.empty((count, size, size), dtype=np.bool_)
     depth = np.empty((count, size, size), dtype=np.float32)

@@ -17,19 +17,21 @@ _LARGEST_COUNT = 1_000_000
 class SceneSource:
     """The first ``count`` scenes of a seed, rendered at ``size`` when asked for."""
 
-    def __init__(self, count: int, size: int, seed: int = 0):
-        """Describe the scenes; nothing is rendered yet.
+    def __init__(self, count: int, size: int, seed: int = 0, *, plain: bool = False):
+        """Describe the scenes, ``plain`` ones without patterns; nothing is rendered yet.
 
         Raises:
             UserError: the count is outside [1, 1,000,000] or the size outside what :func:`render` takes.
         """
+        kind = "plain-scenes" if plain else "scenes"
         if not 1 <= count <= _LARGEST_COUNT:
-            raise UserError(f"scenes:{count}: give a number of scenes from 1 to {_LARGEST_COUNT}")
+            raise UserError(f"{kind}:{count}: give a number of scenes from 1 to {_LARGEST_COUNT}")
         if not SMALLEST <= size <= LARGEST:
-            raise UserError(f"scenes:{count}: size {size} is outside {SMALLEST} to {LARGEST} pixels")
-        self.location = f"scenes:{count}" if seed == 0 else f"scenes:{count}:{seed}"
+            raise UserError(f"{kind}:{count}: size {size} is outside {SMALLEST} to {LARGEST} pixels")
+        self.location = f"{kind}:{count}" if seed == 0 else f"{kind}:{count}:{seed}"
         self.size = size
         self.seed = seed
+        self.plain = plain
         self.class_names: tuple[str, ...] = SCENE_CLASSES
         self.labels = np.arange(count, dtype=np.int64) % len(SCENE_CLASSES)
         self.keys = [f"{SCENE_CLASSES[label]}/{index:06d}" for index, label in enumerate(self.labels)]
@@ -49,8 +51,9 @@ class SceneSource:
         """
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"{self.location}: no scenes {start} to {stop}")
-        return render(np.arange(start, stop), self.size, self.seed).images
+        return render(np.arange(start, stop), self.size, self.seed, plain=self.plain).images
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of what determines the pictures: renderer version, count, size and seed."""
-        return hashlib.sha256(f"scenes {_VERSION} {len(self)} {self.size} {self.seed}".encode()).hexdigest()
+        words = f"scenes {_VERSION} {len(self)} {self.size} {self.seed}" + (" plain" if self.plain else "")
+        return hashlib.sha256(words.encode()).hexdigest()
