@@ -129,7 +129,7 @@ def quickstart() -> Recipe:
         stage1=StageOneConfig(training=replace(stage1, checkpoint_every=50, log_every=10), images=1600),
         generator=TransformerConfig(depth=6, width=128, heads=4, patch_size=2),
         stage2=replace(
-            recipe.stage2, steps=2000, batch_size=64, learning_rate=2e-3, ema_decay=0.995, checkpoint_every=200
+            recipe.stage2, steps=1600, batch_size=64, learning_rate=2e-3, ema_decay=0.995, checkpoint_every=200
         ),
         sampling=replace(recipe.sampling, count=500, solver=Euler(steps=20), guidance_scales=(1.0, 3.0)),
         evaluation=replace(
