@@ -11,7 +11,7 @@ from reals.recipes.generator import load_generator
 from reals.recipes.schema import SamplingConfig
 from reals.runtime.errors import UserError
 from reals.training.config import Precision
-from reals.training.loop import computes_in_bfloat16
+from reals.training.loop import autocast_dtype
 
 
 def sample_images(
@@ -46,7 +46,7 @@ def sample_images(
         labels=config.labels,
         seed=seed,
         batch_size=config.batch_size,
-        dtype=torch.bfloat16 if computes_in_bfloat16(precision) else torch.float32,
+        dtype=autocast_dtype(precision),
         provenance={
             "generator": weights_fingerprint(transformer),
             "autoencoder": card.autoencoder_fingerprint,

@@ -41,7 +41,7 @@ from reals.runtime.pixels import to_pixels
 from reals.runtime.progress import progress, say
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
 from reals.training.config import LoopConfig
-from reals.training.loop import Batch, computes_in_bfloat16, fit
+from reals.training.loop import Batch, autocast_dtype, fit
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -132,7 +132,7 @@ def open_features(
         directory,
         batch_size=64,
         device=device,
-        dtype=_autocast_dtype(recipe),
+        dtype=autocast_dtype(recipe.stage1.training.precision),
         metadata={"photos": store.fingerprint},
     )
     return CachedFeatures(FeatureCache(directory))
@@ -332,17 +332,13 @@ def ensure_statistics(recipe: Recipe, store: ImageStore, location: str, copy: Pa
     return copy
 
 
-def _autocast_dtype(recipe: Recipe) -> torch.dtype:
-    return torch.bfloat16 if computes_in_bfloat16(recipe.stage1.training.precision) else torch.float32
-
-
 def _measure_statistics(
     recipe: Recipe, autoencoder: "AutoencoderKL", store: ImageStore, device: torch.device
 ) -> LatentStatistics:
     """Measure posterior samples of up to 10,000 training photos, as the authors do."""
     generator = np.random.default_rng(derive_seed(recipe.seed, "statistics images"))
     rows = np.sort(generator.permutation(store.train)[:_STATISTICS_IMAGES])
-    dtype = _autocast_dtype(recipe)
+    dtype = autocast_dtype(recipe.stage1.training.precision)
 
     def samples() -> Iterator[Tensor]:
         with progress("Latent statistics", len(rows), "images") as bar:

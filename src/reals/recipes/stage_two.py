@@ -20,7 +20,7 @@ from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, write_json
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
 from reals.training.config import LoopConfig
-from reals.training.loop import Batch, computes_in_bfloat16, fit
+from reals.training.loop import Batch, autocast_dtype, fit
 
 INDEX_NAME = "index.json"
 """Written last into a directory of cached latents."""
@@ -61,7 +61,7 @@ def encode_store(
         directory,
         batch_size=_ENCODE_BATCH,
         device=device,
-        dtype=torch.bfloat16 if computes_in_bfloat16(recipe.stage1.training.precision) else torch.float32,
+        dtype=autocast_dtype(recipe.stage1.training.precision),
         metadata={"photos": store.fingerprint},
     )
     if dist.is_main():

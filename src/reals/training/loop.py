@@ -164,6 +164,11 @@ def computes_in_bfloat16(precision: Precision) -> bool:
     return precision == "bfloat16" or (precision == "auto" and supported)
 
 
+def autocast_dtype(precision: Precision) -> torch.dtype:
+    """Return what networks are autocast to outside training, by the rule of :func:`computes_in_bfloat16`."""
+    return torch.bfloat16 if computes_in_bfloat16(precision) else torch.float32
+
+
 def cpu_has_bfloat16() -> bool:
     """Return whether the processor multiplies bfloat16 matrices natively (AVX-512 BF16 or AMX)."""
     flags = ("avx512_bf16", "amx_bf16")
