@@ -1,7 +1,7 @@
 """Store an autoencoder in half precision, to ship inside the package.
 
-``reals align --data scenes:8000:1 --recipe scenes64 --out runs/scenes64`` trains it without alignment, into
-``runs/scenes64/base``; then ``python tools/pack_autoencoder.py runs/scenes64/base src/reals/assets/scenes64``.
+``reals align --data plain-scenes:8000:1 --recipe scenes64 --out runs/scenes64`` trains it without alignment, into
+``runs/scenes64/base``; then ``python tools/pack_autoencoder.py runs/scenes64/base src/reals/assets/plain-scenes64``.
 """
 
 import sys

@@ -196,6 +196,20 @@ def test_a_run_killed_anywhere_ends_like_one_that_was_not(debug_run: Path, tmp_p
     assert all("/checkpoint-" in name for name in extra), extra
 
 
+@pytest.mark.dist
+def test_arms_side_by_side_are_what_they_are_in_turn(debug_run: Path, tmp_path: Path) -> None:
+    """Each arm in a process of its own, killed once together, on as many threads: the same to the bit."""
+    out = tmp_path / "run"
+    endings = drive(
+        out, ["aligned/generator-training/checkpoint-000000002"], *DEBUG, "--side-by-side", True, "--out", out
+    )
+    assert [ending["code"] for ending in endings] == [-signal.SIGKILL, 0]
+    for arm in ARMS:
+        for name in WEIGHTS:
+            assert same_weights(out / arm / name, debug_run / arm / name), f"{arm}/{name}"
+    assert read_json(out / "metrics.json")["comparison"] == read_json(debug_run / "metrics.json")["comparison"]
+
+
 @pytest.mark.usefixtures("no_training")
 def test_a_finished_run_is_not_repeated(debug_run: Path) -> None:
     before = contents(debug_run)

@@ -23,7 +23,7 @@ def architecture(recipe: Recipe) -> AutoencoderConfig:
     start = recipe.autoencoder
     if isinstance(start, Scratch):
         return start.architecture
-    if start.location == "package:scenes64":
+    if start.location == "package:plain-scenes64":
         made = preset("scenes64").autoencoder
         assert isinstance(made, Scratch)
         return made.architecture

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from reals.recipes import workspace
 from reals.recipes.presets import preset
 from reals.recipes.workspace import RunDirectory, refuse_file, timed
 from reals.runtime.errors import UserError
@@ -96,3 +97,23 @@ def test_time_is_added_up_over_attempts_until_there_is_a_result(
     result.touch()
     attempt(7.0)
     assert read_json(timings) == {"train": {"seconds": 5.0, "images": 64}}
+
+
+def test_a_killed_attempt_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "_HEARTBEAT_SECONDS", 0.02)
+    timings = tmp_path / "timings.json"
+    with timed(timings, "train", tmp_path / "result", images=64):
+        deadline = time.monotonic() + 10
+        while not (timings.exists() and read_json(timings)["train"]["seconds"] > 0.03):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_photos_may_be_named_from_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos").mkdir()
+    run = RunDirectory(tmp_path / "run")
+    run.claim(str(tmp_path / "photos"), RECIPE)
+    run.base_training.mkdir()
+    monkeypatch.chdir(tmp_path)
+    run.claim("photos", RECIPE)
+    run.claim("../" + tmp_path.name + "/photos", RECIPE)

@@ -126,6 +126,15 @@ def test_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
         run(tmp_path, loop(), fewer)
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "average.safetensors", "optimiser.pt", "progress.json"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    run(tmp_path, loop())
+    damaged = checkpoints(tmp_path)[-1] / name
+    damaged.write_bytes(damaged.read_bytes()[:5])
+    with pytest.raises(UserError, match=rf"{name}: not .*; delete .*checkpoint-\d+ to train this stage"):
+        run(tmp_path, loop())
+
+
 def test_a_loss_that_is_not_finite_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not finite at step 2"):
         run(tmp_path, loop(), NoisyRegression(noise=float("inf")))

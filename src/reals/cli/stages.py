@@ -22,7 +22,6 @@ from reals.recipes.stage_one import (
     align_autoencoder,
     ensure_statistics,
     latent_side,
-    open_features,
     starting_autoencoder,
 )
 from reals.recipes.stage_two import encode_store, open_latents, train_generator
@@ -138,9 +137,8 @@ def align(arguments: Sequence[str]) -> None:
     run.claim(parsed.data, recipe)
     store = decode_photos(photos, run.images, recipe.data)
     start = starting_autoencoder(recipe, store, run, device)
-    features = open_features(recipe, store, start, run.features, device) if recipe.align.weight > 0 else None
     finished = run.path / "autoencoder"
-    align_autoencoder(recipe, store, start, features, run.path / "autoencoder-training", finished, device)
+    align_autoencoder(recipe, store, start, run.features, run.path / "autoencoder-training", finished, device)
     say(f"autoencoder: {finished}")
 
 

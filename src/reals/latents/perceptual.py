@@ -43,9 +43,12 @@ class FeaturePerceptualLoss:
 
     def __call__(self, reconstruction: Float[Tensor, "b 3 h w"], pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, ""]:
         """Return the distance, averaged over layers, positions and images, float32."""
-        with torch.no_grad():
-            targets = [_unit(layer) for layer in self._encoder.shallow_features(pixels)]
-        layers = [_unit(layer) for layer in self._encoder.shallow_features(reconstruction)]
+        kind = pixels.device.type
+        # A CPU's depthwise convolutions are slower in bfloat16: there the network stays in float32.
+        with torch.autocast(kind, enabled=kind != "cpu" and torch.is_autocast_enabled(kind)):
+            with torch.no_grad():
+                targets = [_unit(layer) for layer in self._encoder.shallow_features(pixels)]
+            layers = [_unit(layer) for layer in self._encoder.shallow_features(reconstruction.to(pixels.dtype))]
         distances = [(a - b).square().sum(dim=1).mean() for a, b in zip(layers, targets, strict=True)]
         return torch.stack(distances).mean()
 

@@ -14,7 +14,7 @@ _SCENES = ("scenes:", "plain-scenes:")
 def open_data(location: str, image_size: int) -> ImageSource:
     """Open photos, or ``scenes:COUNT`` or ``scenes:COUNT:SEED``, rendered at the wanted size.
 
-    ``plain-scenes:`` are the same scenes without patterns on floor, wall and object: less to learn.
+    ``plain-scenes:`` vary less (no patterns, one pose a class, the object in the middle): less to learn.
 
     Raises:
         UserError: nothing usable is there.

@@ -1,5 +1,6 @@
 """From photos to the answer: every stage of every arm in order, finished ones skipped."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from reals.recipes.data import decode_photos, open_photos
 from reals.recipes.measure import Judges, Measurements, measure_arm
 from reals.recipes.sampling import sample_images
 from reals.recipes.schema import Recipe
-from reals.recipes.stage_one import FeatureSource, align_autoencoder, open_features, starting_autoencoder
+from reals.recipes.stage_one import align_autoencoder, open_features, starting_autoencoder
 from reals.recipes.stage_two import INDEX_NAME, encode_store, train_generator
 from reals.recipes.workspace import RunDirectory, timed
 from reals.runtime import dist, interrupt
 from reals.runtime.errors import UserError
 from reals.runtime.io import write_json
 from reals.runtime.memory import keep_freed_memory
+from reals.runtime.processes import run_together
 from reals.runtime.progress import say
 from reals.runtime.seed import derive_seed
 
@@ -55,9 +57,10 @@ def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...]
     aligned = "aligned" in arms and recipe.align.weight > 0
     store = _open_store(location, run, recipe, device, aligned)
     start = starting_autoencoder(recipe, store, run, device)
-    features = open_features(recipe, store, start, run.features, device) if aligned else None
-    for arm in arms:
-        train_arm(recipe.for_arm(arm), store, start, features if arm == "aligned" else None, run, arm, device)
+    if aligned:
+        # Before the arms, so that neither is charged for it nor waits for the other.
+        open_features(recipe, store, start, run.features, device)
+    train_arms(recipe, store, start, run, arms, device)
     if dist.is_main():
         # The other processes are done: they would outwait the time that a collective operation may take.
         compare_run(location, recipe, store, run, arms, command, device)
@@ -86,21 +89,32 @@ def _open_store(location: str, run: RunDirectory, recipe: Recipe, device: torch.
     return store
 
 
+def train_arms(
+    recipe: Recipe, store: ImageStore, start: str, run: RunDirectory, arms: tuple[str, ...], device: torch.device
+) -> None:
+    """Train every arm, in turn or, where the recipe says so and there is a CPU to share, side by side."""
+    if recipe.side_by_side and len(arms) > 1 and device.type == "cpu" and dist.world_size() == 1:
+        tasks = {arm: partial(_train_arm_alone, recipe, store.directory, start, run, arm) for arm in arms}
+        run_together(tasks, threads=max(1, torch.get_num_threads() // len(arms)))
+        return
+    for arm in arms:
+        train_arm(recipe.for_arm(arm), store, start, run, arm, device)
+
+
+def _train_arm_alone(recipe: Recipe, images: Path, start: str, run: RunDirectory, arm: str) -> None:
+    """Train one arm in a process of its own."""
+    train_arm(recipe.for_arm(arm), ImageStore(images), start, run, arm, prepare_process())
+
+
 def train_arm(
-    recipe: Recipe,
-    store: ImageStore,
-    start: str,
-    features: FeatureSource | None,
-    run: RunDirectory,
-    name: str,
-    device: torch.device,
+    recipe: Recipe, store: ImageStore, start: str, run: RunDirectory, name: str, device: torch.device
 ) -> None:
     """Give one arm its autoencoder, latents, generator and samples."""
     arm = run.arm(name)
     with timed(
         arm.timings, "autoencoder", arm.autoencoder, recipe.stage1.training.steps * recipe.stage1.training.batch_size
     ):
-        align_autoencoder(recipe, store, start, features, arm.autoencoder_training, arm.autoencoder, device)
+        align_autoencoder(recipe, store, start, run.features, arm.autoencoder_training, arm.autoencoder, device)
     with timed(arm.timings, "encode", arm.latents / INDEX_NAME, 2 * len(store.train)):
         latents = encode_store(recipe, store, arm.autoencoder, arm.latents, device)
     with timed(arm.timings, "generator", arm.generator, recipe.stage2.steps * recipe.stage2.batch_size):

@@ -168,6 +168,9 @@ class Recipe:
     """Measurements."""
     seed: int = 0
     """Seeds weights, order, noise and samples; all arms share it."""
+    side_by_side: bool = False
+    """On a CPU, train the arms at the same time, each with its share of the threads: small networks gain more from a
+    second process than from a second thread. On a GPU or under torchrun the arms take turns."""
 
     @property
     def sampling_seed(self) -> int:

@@ -1,6 +1,7 @@
 """Stage 1: an autoencoder whose latents predict a frozen encoder's features (ReaLS, section 3.2 and 3.3)."""
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -56,8 +57,10 @@ _BATCH = 250
 class FeatureSource(Protocol):
     """Where the semantic features of training images come from: a cache, or the encoder itself."""
 
-    statistics: FeatureStatistics
-    """Per-channel mean and deviation, for the heads."""
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Per-channel mean and deviation, for the heads."""
+        ...
 
     def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
         """Return the features of a batch of stored images, given as :class:`StoreImages` does, and of its pixels."""
@@ -72,9 +75,15 @@ class CachedFeatures:
         rows = cache.rows
         self._order = np.argsort(rows)
         self._sorted = rows[self._order]
-        chosen = _spread(len(rows))
-        blocks = (chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH))
-        self.statistics = feature_statistics(cache.get(block) for block in blocks)
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Of an evenly spread part of the cached images; measured when first asked for."""
+        return self._statistics
+
+    @cached_property
+    def _statistics(self) -> FeatureStatistics:
+        return feature_statistics(self._cache.get(block) for block in _spread_blocks(len(self._cache)))
 
     def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
         """Look the batch up."""
@@ -87,19 +96,28 @@ class ComputedFeatures:
     """Features computed anew at each visit, for data sets whose cache would not fit."""
 
     def __init__(self, encoder: SemanticEncoder, grid: tuple[int, int], store: ImageStore, rows: np.ndarray):
-        self._encoder, self._grid = encoder, grid
-        chosen = rows[_spread(len(rows))]
-        blocks = (chosen[start : start + _BATCH] for start in range(0, len(chosen), _BATCH))
-        self.statistics = feature_statistics(encoder(to_pixels(store.load(block)), grid) for block in blocks)
+        self._encoder, self._grid, self._store, self._rows = encoder, grid, store, rows
+
+    @property
+    def statistics(self) -> FeatureStatistics:
+        """Of an evenly spread part of the images; measured when first asked for."""
+        return self._statistics
+
+    @cached_property
+    def _statistics(self) -> FeatureStatistics:
+        blocks = (self._store.load(self._rows[block]) for block in _spread_blocks(len(self._rows)))
+        return feature_statistics(self._encoder(to_pixels(block), self._grid) for block in blocks)
 
     def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
         """Run the encoder."""
         return self._encoder(pixels, self._grid)
 
 
-def _spread(count: int) -> np.ndarray:
-    """Return evenly spaced positions: rows are in the order of the files, the first ones of the first classes."""
-    return np.unique(np.linspace(0, count - 1, min(count, _FEATURE_STATISTICS_IMAGES)).astype(np.int64))
+def _spread_blocks(count: int) -> Iterator[np.ndarray]:
+    """Yield evenly spaced positions: rows are in the order of the files, the first ones of the first classes."""
+    chosen = np.unique(np.linspace(0, count - 1, min(count, _FEATURE_STATISTICS_IMAGES)).astype(np.int64))
+    for start in range(0, len(chosen), _BATCH):
+        yield chosen[start : start + _BATCH]
 
 
 def training_rows(recipe: Recipe, store: ImageStore) -> np.ndarray:
@@ -211,18 +229,20 @@ def align_autoencoder(
     recipe: Recipe,
     store: ImageStore,
     start: str,
-    features: FeatureSource | None,
+    cache: Path,
     training: Path,
     finished: Path,
     device: torch.device,
 ) -> None:
     """Continue the autoencoder at ``start`` with the recipe's λ_a into ``finished``, unless that is done.
 
-    Every arm draws the same images, mirrors and posterior noise at each step; only the loss differs.
+    Semantic features, if any are needed, are looked for in ``cache``. Every arm draws the same images, mirrors and
+    posterior noise at each step; only the loss differs.
     """
     if (finished / STATISTICS_NAME).exists():
         return
     autoencoder = load_autoencoder(start)
+    features = open_features(recipe, store, start, cache, device) if recipe.align.weight > 0 else None
     heads = _heads(recipe, latent_channels(autoencoder), features)
     objective = _objective(autoencoder, recipe.objective, heads, device)
     loop = recipe.stage1.training

@@ -1,6 +1,7 @@
 """The directory of a run: where each thing lies, and a guard that two different runs never share one."""
 
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from reals.runtime import dist
 from reals.runtime.config import to_dict
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, remove_leftovers, write_json
+
+# A killed stage loses at most this much of its time's record.
+_HEARTBEAT_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,9 @@ def refuse_file(directory: Path) -> None:
 
 
 def _description(location: str, recipe: Recipe) -> dict[str, Any]:
-    return {"format": 1, "data": location, "recipe": to_dict(recipe)}
+    path = Path(location).expanduser()
+    # The same photos may be named from another working directory.
+    return {"format": 1, "data": str(path.resolve()) if path.exists() else location, "recipe": to_dict(recipe)}
 
 
 def _temporary(name: str) -> bool:
@@ -197,19 +203,31 @@ def _first_difference(found: object, wanted: object, where: str = "") -> str:
 
 @contextmanager
 def timed(path: Path, stage: str, result: Path, images: int | None = None) -> Iterator[None]:
-    """Add the seconds of a stage to ``path``, over all the attempts that an interrupted stage took.
+    """Add the seconds of a stage to ``path``, over all the attempts that an interrupted or killed stage took.
 
-    A stage whose ``result`` is already there, which it writes last, is not timed: it only finds that out.
+    They are written down every few seconds, so that a killed attempt counts too. A stage whose ``result`` is already
+    there, which it writes last, is not timed: it only finds that out.
     """
-    if result.exists():
+    if result.exists() or not dist.is_main():
         yield
         return
-    started = time.monotonic()
+    before = read_json(path).get(stage, {"seconds": 0.0})["seconds"] if path.exists() else 0.0
+    started, done = time.monotonic(), threading.Event()
+
+    def write() -> None:
+        timings = read_json(path) if path.exists() else {}
+        timings[stage] = {"seconds": before + time.monotonic() - started, "images": images}
+        write_json(path, timings)
+
+    def write_now_and_then() -> None:
+        while not done.wait(_HEARTBEAT_SECONDS):
+            write()
+
+    heartbeat = threading.Thread(target=write_now_and_then, daemon=True)
+    heartbeat.start()
     try:
         yield
     finally:
-        if dist.is_main():
-            timings = read_json(path) if path.exists() else {}
-            before = timings.get(stage, {"seconds": 0.0})["seconds"]
-            timings[stage] = {"seconds": before + time.monotonic() - started, "images": images}
-            write_json(path, timings)
+        done.set()
+        heartbeat.join()
+        write()

@@ -123,10 +123,22 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote, with ``weights_only=True``: nothing in the file is executed."""
+    """Read what :func:`save_state` wrote, with ``weights_only=True``: nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds more than tensors and plain containers.
+    """
+    import pickle
+
     import torch
 
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(f"{path}: not a whole file of tensors ({reason})") from None
 
 
 def sha256_file(path: Path) -> str:

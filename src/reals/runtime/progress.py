@@ -11,6 +11,9 @@ _LOG_INTERVAL_SECONDS = 10.0
 # Work that took less than this is not worth a line of its own.
 _WORTH_TELLING_SECONDS = 2.0
 
+live = True
+"""Whether this process may rewrite a terminal's line; False where another process writes to the same terminal."""
+
 
 class Progress:
     """Counts units of work and shows how fast they go; made by :func:`progress`."""
@@ -88,7 +91,7 @@ def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator
     if not dist.is_main():
         yield Progress(description, total, unit, done)
         return
-    terminal = sys.stderr.isatty()
+    terminal = live and sys.stderr.isatty()
     shown = (_TerminalProgress if terminal else _LogProgress)(description, total, unit, done)
     try:
         yield shown

@@ -58,7 +58,7 @@ class TrainState:
         """Load the newest checkpoint under ``directory``; return whether there was one.
 
         Raises:
-            UserError: the checkpoint is of another model.
+            UserError: the checkpoint is of another model, or damaged.
         """
         if dist.is_main() and directory.exists():
             remove_leftovers(directory)
@@ -66,7 +66,13 @@ class TrainState:
         found = checkpoints(directory)
         if not found:
             return False
-        weights = load_tensors(found[-1] / "weights.safetensors")
+        try:
+            weights = load_tensors(found[-1] / "weights.safetensors")
+            average = load_tensors(found[-1] / "average.safetensors")
+            optimiser = load_state(found[-1] / "optimiser.pt")
+            position = read_json(found[-1] / "progress.json")
+        except UserError as error:
+            raise UserError(f"{error}; delete {found[-1]} to train this stage from its beginning") from None
         if weights.keys() != _changing(self.objective).keys():
             raise UserError(f"{found[-1]}: holds other weights than this model; give another output directory")
         try:
@@ -74,9 +80,8 @@ class TrainState:
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{found[-1]}: holds a model of other sizes ({reason})") from None
-        self.average.load(load_tensors(found[-1] / "average.safetensors"))
-        self.optimiser.load_state_dict(load_state(found[-1] / "optimiser.pt"))
-        position = read_json(found[-1] / "progress.json")
+        self.average.load(average)
+        self.optimiser.load_state_dict(optimiser)
         self.step, self.seconds = position["step"], position["seconds"]
         return True
 

@@ -103,13 +103,14 @@ class Parameters:
 def draw_parameters(seed: int, indices: np.ndarray, *, plain: bool = False) -> Parameters:
     """Draw the parameters of scenes ``indices`` [n]; the class of scene i is i modulo the number of classes.
 
-    ``plain`` scenes are the same scenes without patterns on floor, wall and object.
+    ``plain`` scenes vary less, for a generator that has minutes to learn: no patterns, each class in the first of its
+    poses, in the middle of the picture, in front of one wall.
     """
     draws = Draws(seed, indices)
     label = indices % len(SHAPES)
     values: dict[str, np.ndarray] = {}
-    values |= _draw_object(draws, label)
-    values |= _draw_view(draws, values)
+    values |= _draw_object(draws, label, plain=plain)
+    values |= _draw_view(draws, values, plain=plain)
     values |= _draw_patterns(draws)
     values |= draw_palette(draws)
     if plain:
@@ -118,9 +119,11 @@ def draw_parameters(seed: int, indices: np.ndarray, *, plain: bool = False) -> P
     return Parameters(label=label, **{name: value.astype(np.float32) for name, value in values.items()})
 
 
-def _draw_object(draws: Draws, label: np.ndarray) -> dict[str, np.ndarray]:
+def _draw_object(draws: Draws, label: np.ndarray, *, plain: bool) -> dict[str, np.ndarray]:
     proportion, scale = draws.uniform(-1.0, 1.0), draws.uniform(0.8, 1.2)
     which, tilt_unit, yaw_unit, spin_unit = (draws.unit() for _ in range(4))
+    if plain:
+        which = np.zeros_like(which)
     rotation, bound, lowest = np.zeros((len(label), 3, 3)), np.zeros(len(label)), np.zeros(len(label))
     for number, shape in enumerate(SHAPES):
         rows = np.nonzero(label == number)[0]
@@ -156,13 +159,15 @@ def _rotation(tilt: np.ndarray, yaw: np.ndarray, spin: np.ndarray) -> np.ndarray
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _draw_view(draws: Draws, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _draw_view(draws: Draws, values: dict[str, np.ndarray], *, plain: bool) -> dict[str, np.ndarray]:
     pitch = np.radians(draws.uniform(14.0, 34.0))
     tangent = np.tan(np.radians(draws.uniform(14.0, 21.0)))
     # The object's radius, near enough, fills this fraction of half the frame, wherever in the frame its centre is put.
     fraction = draws.uniform(0.58, 0.86)
     framed = np.clip(values["bound"], 0.92, 1.02) * values["scale"]
     across, up = draws.uniform(-0.9, 0.9) * (1.0 - fraction), draws.uniform(-0.7, 0.5) * (1.0 - fraction)
+    if plain:
+        across, up = np.zeros_like(across), np.zeros_like(up)
     away = framed / (fraction * tangent)
     sine, cosine = np.sin(pitch), np.cos(pitch)
     camera = [
@@ -170,7 +175,7 @@ def _draw_view(draws: Draws, values: dict[str, np.ndarray]) -> dict[str, np.ndar
         values["height"] + away * (sine - up * tangent * cosine),
         away * (cosine + up * tangent * sine),
     ]
-    corner = draws.unit() < 0.4
+    corner = (draws.unit() < 0.4) & (not plain)
     side = np.where(draws.unit() < 0.5, -1.0, 1.0)
     turn = side * np.radians(np.where(corner, draws.uniform(14.0, 42.0), draws.uniform(0.0, 22.0)))
     back = draws.uniform(1.5, 3.6) * values["scale"]

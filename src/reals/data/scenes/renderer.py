@@ -41,8 +41,8 @@ def render(indices: np.ndarray, size: int, seed: int = 0, *, plain: bool = False
     """Render scenes ``indices`` (int [n], not negative) at ``size`` by ``size`` pixels.
 
     Scene i is a function of (seed, i) only: not of the other indices, nor, up to sampling, of the size. Its class is
-    i modulo the number of classes, so any run of consecutive indices is balanced. ``plain`` leaves out the patterns of
-    floor, wall and object.
+    i modulo the number of classes, so any run of consecutive indices is balanced. ``plain`` scenes vary
+    less: no patterns, one pose a class, the object in the middle.
 
     Raises:
         ValueError: the size is outside [16, 1024], an index is negative, or the indices are not one row of integers.

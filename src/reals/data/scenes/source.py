@@ -11,6 +11,7 @@ from reals.runtime.errors import UserError
 
 # Raise when pictures change for the same (seed, index, size), so that caches made from older pictures are not reused.
 _VERSION = 1
+_PLAIN_VERSION = 2
 _LARGEST_COUNT = 1_000_000
 
 
@@ -18,7 +19,7 @@ class SceneSource:
     """The first ``count`` scenes of a seed, rendered at ``size`` when asked for."""
 
     def __init__(self, count: int, size: int, seed: int = 0, *, plain: bool = False):
-        """Describe the scenes, ``plain`` ones without patterns; nothing is rendered yet.
+        """Describe the scenes, ``plain`` ones of less variety; nothing is rendered yet.
 
         Raises:
             UserError: the count is outside [1, 1,000,000] or the size outside what :func:`render` takes.
@@ -55,5 +56,6 @@ class SceneSource:
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of what determines the pictures: renderer version, count, size and seed."""
-        words = f"scenes {_VERSION} {len(self)} {self.size} {self.seed}" + (" plain" if self.plain else "")
+        kind = f"plain scenes {_PLAIN_VERSION}" if self.plain else f"scenes {_VERSION}"
+        words = f"{kind} {len(self)} {self.size} {self.seed}"
         return hashlib.sha256(words.encode()).hexdigest()
