@@ -37,7 +37,7 @@ def prepare_process() -> torch.device:
     keep_freed_memory()
     if dist.world_size() > 1:
         # Accelerate joins the processes of a torchrun launch; stages before training already take turns.
-        from reals.training.loop import make_accelerator
+        from reals.training.parallel import make_accelerator
 
         return make_accelerator("float32").device
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,7 +11,7 @@ from reals.recipes.generator import load_generator
 from reals.recipes.schema import SamplingConfig
 from reals.runtime.errors import UserError
 from reals.training.config import Precision
-from reals.training.loop import autocast_dtype
+from reals.training.precision import autocast_dtype
 
 
 def sample_images(

@@ -42,7 +42,9 @@ from reals.runtime.pixels import to_pixels
 from reals.runtime.progress import progress, say
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
 from reals.training.config import LoopConfig
-from reals.training.loop import Batch, autocast_dtype, fit
+from reals.training.loop import Batch, fit
+from reals.training.precision import autocast_dtype
+from reals.training.state import TrainState
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -219,9 +221,9 @@ def _train_base(recipe: Recipe, scratch: Scratch, store: ImageStore, run: RunDir
         seed=derive_seed(recipe.seed, "base"),
         description="Train starting autoencoder",
     )
-    state.average.copy_to(objective)
+    finished = _with_weights(scratch.architecture.build(), state)
     if dist.is_main():
-        save_autoencoder(autoencoder.cpu(), run.base)
+        save_autoencoder(finished, run.base)
     dist.barrier()
 
 
@@ -255,8 +257,16 @@ def align_autoencoder(
         seed=derive_seed(recipe.seed, "stage 1"),
         description=f"Train autoencoder ({finished.parent.name})",
     )
-    state.average.copy_to(objective)
-    export_autoencoder(recipe, autoencoder, heads, store, finished, device)
+    aligned = _with_weights(load_autoencoder(start), state)
+    if heads is not None:
+        heads.load_state_dict(state.final_weights("heads."))
+    export_autoencoder(recipe, aligned, heads, store, finished, device)
+
+
+def _with_weights(autoencoder: "AutoencoderKL", state: TrainState) -> "AutoencoderKL":
+    """Return the autoencoder with what was trained: the trained one itself may be spread over processes."""
+    nn.Module.load_state_dict(autoencoder, state.final_weights("autoencoder."))
+    return autoencoder
 
 
 def _heads(recipe: Recipe, channels: int, features: FeatureSource | None) -> AlignHeads | None:

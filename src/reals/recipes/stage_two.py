@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from reals.data.sampler import TrainingSampler
 from reals.data.store import ImageStore
@@ -20,7 +19,8 @@ from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, write_json
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
 from reals.training.config import LoopConfig
-from reals.training.loop import Batch, autocast_dtype, fit
+from reals.training.loop import Batch, fit
+from reals.training.precision import autocast_dtype
 
 INDEX_NAME = "index.json"
 """Written last into a directory of cached latents."""
@@ -152,8 +152,9 @@ def train_generator(
         seed=derive_seed(recipe.seed, "stage 2"),
         description=f"Train generator ({finished.parent.name})",
     )
-    state.average.copy_to(objective)
+    trained = card.build()
+    # The position embedding is not trained, so it is not among them.
+    trained.load_state_dict(state.final_weights("network."), strict=False)
     if dist.is_main():
-        weights: dict[str, Tensor] = dict(objective.network.state_dict())
-        save_generator(finished, card, weights)
+        save_generator(finished, card, trained.state_dict())
     dist.barrier()

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Parallel = Literal["ddp", "fsdp"]
+
+MAIN = "main"
+"""Name of the optimiser that a :class:`LoopConfig` describes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,22 @@ class Cosine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """AdamW for one part of an objective."""
+
+    learning_rate: float
+    """Peak learning rate."""
+    schedule: Constant | Cosine = Constant()
+    """How it moves."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Moment decays."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    clip_norm: float | None = None
+    """Largest gradient norm, or None to leave gradients alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """Length, batch, optimiser and safety of one training run (AdamW throughout)."""
 
@@ -55,6 +75,10 @@ class LoopConfig:
     """Micro-batches per optimiser step: the memory of a smaller batch, the result of the whole one."""
     precision: Precision = "auto"
     """bfloat16 autocast; auto takes it where the hardware computes in it."""
+    parallel: Parallel = "ddp"
+    """With several processes: ddp keeps the whole model on each, fsdp a part (less memory, more communication)."""
+    skip_limit: int = 20
+    """Steps that may be left out because their gradients were not finite, before the run stops."""
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
     log_every: int = 10
@@ -66,7 +90,20 @@ class LoopConfig:
         for name in ("steps", "batch_size", "accumulate", "checkpoint_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.skip_limit < 0:
+            raise ValueError(f"skip_limit is {self.skip_limit}; it must not be negative")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
         if self.learning_rate <= 0.0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
+
+    @property
+    def optimiser(self) -> OptimiserConfig:
+        """The main optimiser's rule."""
+        return OptimiserConfig(
+            learning_rate=self.learning_rate,
+            schedule=self.schedule,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+        )

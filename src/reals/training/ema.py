@@ -1,7 +1,11 @@
 """The exponential moving average of trainable weights."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+
+from reals.training.sharded import like, local, whole
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -12,24 +16,23 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 class MovingAverage:
     """``average ← decay · average + (1 − decay) · weight`` after each step, starting at the weights, in float32."""
 
-    def __init__(self, module: nn.Module, decay: float):
+    def __init__(self, weights: Mapping[str, nn.Parameter], decay: float):
         self.decay = decay
-        self._weights = trainable(module)
+        self._weights = dict(weights)
         self.average = {name: weight.detach().float().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the present weights; one fused call, not a loop over tensors."""
-        weights = [weight.detach().float() for weight in self._weights.values()]
-        torch._foreach_lerp_(list(self.average.values()), weights, 1.0 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+        weights = [local(weight.detach()).float() for weight in self._weights.values()]
+        averages = [local(average) for average in self.average.values()]
+        torch._foreach_lerp_(averages, weights, 1.0 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+
+    def whole(self) -> dict[str, Tensor]:
+        """Return the average, gathered from all processes; each of them must call this."""
+        return {name: whole(tensor) for name, tensor in self.average.items()}
 
     def load(self, average: dict[str, Tensor]) -> None:
         """Replace the average by a saved one of the same names."""
         for name, tensor in self.average.items():
-            tensor.copy_(average[name])
-
-    @torch.no_grad()
-    def copy_to(self, module: nn.Module) -> None:
-        """Overwrite the module's trainable weights by their averages."""
-        for name, weight in trainable(module).items():
-            weight.copy_(self.average[name])
+            tensor.copy_(like(average[name], tensor))

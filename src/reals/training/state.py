@@ -20,36 +20,46 @@ from reals.runtime.io import (
     save_tensors,
     write_json,
 )
+from reals.training.config import MAIN
 from reals.training.ema import MovingAverage
+from reals.training.optimisers import Optimisers
+from reals.training.sharded import load_whole, load_whole_optimiser_state, whole, whole_optimiser_state
 
 _NAME = re.compile(r"checkpoint-(\d{9})")
 
 
 @dataclass
 class TrainState:
-    """Weights, their average, the optimiser and the position in the run.
+    """Weights, their average, the optimisers and the position in the run.
 
     Random numbers and the order of the data are functions of ``step`` (see :func:`reals.training.loop.fit`), so the
     step is their whole state.
     """
 
     objective: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimisers: Optimisers
     average: MovingAverage
     step: int = 0
     seconds: float = 0.0
+    skipped: int = 0
+    """Steps left out because their gradients were not finite."""
 
     def save(self, directory: Path) -> None:
         """Write ``directory/checkpoint-STEP``, whole or not at all, and drop the one before it.
 
-        Called by every process; the main one writes.
+        Called by every process; the main one writes. What is written does not depend on how weights are spread.
         """
+        weights = {name: whole(tensor).cpu() for name, tensor in _changing(self.objective).items()}
+        average = {name: tensor.cpu() for name, tensor in self.average.whole().items()}
+        optimisers = {name: whole_optimiser_state(adam) for name, adam in self.optimisers.adams.items()}
         if dist.is_main():
             with atomic_directory(directory / f"checkpoint-{self.step:09d}") as temporary:
-                save_tensors(temporary / "weights.safetensors", _changing(self.objective))
-                save_tensors(temporary / "average.safetensors", self.average.average)
-                save_state(temporary / "optimiser.pt", self.optimiser.state_dict())
-                write_json(temporary / "progress.json", {"step": self.step, "seconds": self.seconds})
+                save_tensors(temporary / "weights.safetensors", weights)
+                save_tensors(temporary / "average.safetensors", average)
+                for name, state in optimisers.items():
+                    save_state(temporary / _optimiser_file(name), state)
+                position = {"step": self.step, "seconds": self.seconds, "skipped": self.skipped}
+                write_json(temporary / "progress.json", position)
             for older in checkpoints(directory)[:-1]:
                 shutil.rmtree(older)
         dist.barrier()
@@ -66,24 +76,35 @@ class TrainState:
         found = checkpoints(directory)
         if not found:
             return False
+        newest = found[-1]
         try:
-            weights = load_tensors(found[-1] / "weights.safetensors")
-            average = load_tensors(found[-1] / "average.safetensors")
-            optimiser = load_state(found[-1] / "optimiser.pt")
-            position = read_json(found[-1] / "progress.json")
+            weights = load_tensors(newest / "weights.safetensors")
+            average = load_tensors(newest / "average.safetensors")
+            optimisers = {name: load_state(newest / _optimiser_file(name)) for name in self.optimisers.adams}
+            position = read_json(newest / "progress.json")
         except UserError as error:
-            raise UserError(f"{error}; delete {found[-1]} to train this stage from its beginning") from None
+            raise UserError(f"{error}; delete {newest} to train this stage from its beginning") from None
         if weights.keys() != _changing(self.objective).keys():
-            raise UserError(f"{found[-1]}: holds other weights than this model; give another output directory")
+            raise UserError(f"{newest}: holds other weights than this model; give another output directory")
         try:
-            self.objective.load_state_dict(weights, strict=False)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
-            raise UserError(f"{found[-1]}: holds a model of other sizes ({reason})") from None
+            load_whole(self.objective, weights)
+        except ValueError as error:
+            raise UserError(f"{newest}: holds a model of other sizes ({error})") from None
         self.average.load(average)
-        self.optimiser.load_state_dict(optimiser)
+        for name, adam in self.optimisers.adams.items():
+            load_whole_optimiser_state(adam, optimisers[name])
         self.step, self.seconds = position["step"], position["seconds"]
+        self.skipped = position.get("skipped", 0)
         return True
+
+    def final_weights(self, prefix: str) -> dict[str, torch.Tensor]:
+        """Return the weights below ``prefix`` without it, whole, averaged where they are; every process calls this."""
+        final = {name: whole(tensor) for name, tensor in _changing(self.objective).items()} | self.average.whole()
+        return {name.removeprefix(prefix): tensor for name, tensor in final.items() if name.startswith(prefix)}
+
+
+def _optimiser_file(name: str) -> str:
+    return "optimiser.pt" if name == MAIN else f"optimiser-{name}.pt"
 
 
 def checkpoints(directory: Path) -> list[Path]:
