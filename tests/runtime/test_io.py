@@ -174,6 +174,12 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
         load_state(tmp_path / "nowhere.pt")
 
 
+def test_tensors_without_names_are_no_state(tmp_path: Path) -> None:
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")  # noqa: TID251
+    with pytest.raises(UserError, match=r"list\.pt: holds a list instead of named tensors"):
+        load_state(tmp_path / "list.pt")
+
+
 def test_sha256_of_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert sha256_file(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

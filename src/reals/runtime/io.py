@@ -126,19 +126,22 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what :func:`save_state` wrote, with ``weights_only=True``: nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, damaged, or holds more than tensors and plain containers.
+        UserError: the file is missing, damaged, has no names, or holds more than tensors and plain containers.
     """
     import pickle
 
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"{path}: not a whole file of tensors ({reason})") from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__} instead of named tensors")
+    return state
 
 
 def sha256_file(path: Path) -> str:
