@@ -12,7 +12,7 @@ from reals.cli.parse import parse, take_option
 from reals.cli.pipeline import RecipeFlags
 from reals.diffusion.solvers import Euler, EulerMaruyama, Heun
 from reals.models.autoencoder import load_autoencoder
-from reals.recipes.checks import check_encoder
+from reals.recipes.checks import check_networks
 from reals.recipes.data import decode_photos, open_photos, prepare_store
 from reals.recipes.pipeline import prepare_process
 from reals.recipes.presets import preset
@@ -132,7 +132,7 @@ def align(arguments: Sequence[str]) -> None:
     device, recipe, run = prepare_process(), parsed.recipe, RunDirectory(parsed.out)
     run.check(parsed.data, recipe)
     latent_side(recipe)
-    check_encoder(recipe, run, device)
+    check_networks(recipe, run, device, aligned=True)
     photos = open_photos(parsed.data, recipe.data)
     run.claim(parsed.data, recipe)
     store = decode_photos(photos, run.images, recipe.data)

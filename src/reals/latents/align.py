@@ -39,6 +39,9 @@ class AlignConfig:
     """Width of the hidden layers, or None for the length of the feature predicted."""
     standardise: bool = True
     """Whether each feature channel is shifted and scaled to mean 0 and deviation 1, as measured on the data."""
+    centre_positions: bool = False
+    """Whether the mean patch feature of each position is subtracted from the targets: the template that all photos
+    share, which the latents would otherwise learn too."""
 
     def __post_init__(self) -> None:
         for name in ("weight", "cosine", "smooth", "patch", "pooled"):
@@ -75,12 +78,12 @@ class AlignHeads(nn.Module):
         for name, tensor in statistics._asdict().items():
             self.register_buffer(name, tensor.detach().clone().float())
         self.patch_head = (
-            _perceptron(latent_channels, config.hidden, len(statistics.patch_mean), config.depth)
+            _perceptron(latent_channels, config.hidden, len(statistics.patch_std), config.depth)
             if config.patch > 0.0
             else None
         )
         self.pooled_head = (
-            _perceptron(latent_channels, config.hidden, len(statistics.pooled_mean), config.depth)
+            _perceptron(latent_channels, config.hidden, len(statistics.pooled_std), config.depth)
             if config.pooled > 0.0
             else None
         )

@@ -22,36 +22,57 @@ _BYTES = 2
 class FeatureStatistics(NamedTuple):
     """Mean and standard deviation of every feature channel, float32; a constant channel has deviation 1."""
 
-    patch_mean: Float[Tensor, " d"]
-    """Over images and cells."""
+    patch_mean: Float[Tensor, "*grid d"]
+    """Over images and cells; or over images alone, [rows, columns, d], where positions are centred."""
     patch_std: Float[Tensor, " d"]
-    """Likewise."""
+    """Over images and cells, around that mean."""
     pooled_mean: Float[Tensor, " e"]
     """Over images."""
     pooled_std: Float[Tensor, " e"]
     """Likewise."""
 
     def neutral(self) -> "FeatureStatistics":
-        """Return statistics of the same sizes that leave features as they are."""
+        """Return statistics of the same sizes that leave features as they are, but for centring positions."""
+        centred = self.patch_mean.dim() > 1
         return FeatureStatistics(
-            patch_mean=torch.zeros_like(self.patch_mean),
+            patch_mean=self.patch_mean if centred else torch.zeros_like(self.patch_mean),
             patch_std=torch.ones_like(self.patch_std),
             pooled_mean=torch.zeros_like(self.pooled_mean),
             pooled_std=torch.ones_like(self.pooled_std),
         )
 
 
-def feature_statistics(batches: Iterable[Features]) -> FeatureStatistics:
+def feature_statistics(batches: Iterable[Features], *, centre_positions: bool = False) -> FeatureStatistics:
     """Return per-channel statistics of batches of features, accumulated in float64.
+
+    With ``centre_positions`` the mean patch feature is taken at each cell: the template that all images share. Photos
+    are mirrored in training, so the template is made symmetric.
 
     Raises:
         UserError: there are no features.
     """
-    patch, pooled = _ChannelMoments(), _ChannelMoments()
+    patch, pooled, grid = _ChannelMoments(), _ChannelMoments(), (0, 0)
     for batch in batches:
-        patch.update(batch.patch.flatten(0, 2))
+        grid = (batch.patch.shape[1], batch.patch.shape[2])
+        patch.update(batch.patch.flatten(1) if centre_positions else batch.patch.flatten(0, 2))
         pooled.update(batch.pooled)
-    return FeatureStatistics(*patch.result(), *pooled.result())
+    mean, variance = patch.moments()
+    if centre_positions:
+        mean, variance = (side.unflatten(0, (*grid, -1)) for side in (mean, variance))
+        template = 0.5 * (mean + mean.flip(1))
+        variance, mean = (variance + (mean - template).square()).mean(dim=(0, 1)), template
+    return FeatureStatistics(
+        patch_mean=mean.float(),
+        patch_std=_deviation(mean.flatten(0, -2).mean(dim=0) if centre_positions else mean, variance),
+        pooled_mean=pooled.moments()[0].float(),
+        pooled_std=_deviation(*pooled.moments()),
+    )
+
+
+def _deviation(mean: Float[Tensor, " d"], variance: Float[Tensor, " d"]) -> Float[Tensor, " d"]:
+    std = variance.sqrt()
+    # A channel that never moves carries nothing; dividing by its deviation would make noise of rounding errors.
+    return torch.where(std > 1e-5 * (1.0 + mean.abs()), std, torch.ones_like(std)).float()
 
 
 class _ChannelMoments:
@@ -71,13 +92,11 @@ class _ChannelMoments:
         self._mean = self._mean + difference * (count / total)
         self._count = total
 
-    def result(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    def moments(self) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+        """Return mean and variance, float64."""
         if self._count == 0:
             raise UserError("feature statistics: no features to measure; give at least one image")
-        std = (self._squares / self._count).sqrt()
-        # A channel that never moves carries nothing; dividing by its deviation would make noise of rounding errors.
-        std = torch.where(std > 1e-5 * (1.0 + self._mean.abs()), std, torch.ones_like(std))
-        return self._mean.float(), std.float()
+        return self._mean, self._squares / self._count
 
 
 def cached_bytes(rows: int, grid: tuple[int, int], patch_dim: int, pooled_dim: int) -> int:

@@ -1,5 +1,6 @@
 """Perceptual losses: distances between reconstructions and images in a frozen network's features."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -7,10 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from reals.models.semantic import EfficientNetLite0
+
 
 @runtime_checkable
 class PerceptualLoss(Protocol):
-    """Anything that compares a reconstruction with its image; LPIPS, as in the paper, can take this place.
+    """Anything that compares a reconstruction with its image, such as :class:`reals.models.lpips.LpipsDistance`.
 
     It is not trained, so it is no part of the objective's weights: a ``torch.nn.Module`` must be frozen and wrapped in
     a function.
@@ -28,6 +31,15 @@ class ShallowEncoder(Protocol):
     def shallow_features(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Return feature maps [b, c, h/s, w/s], finest first, of pixels in [-1, 1]."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShallowFeatures:
+    """Early layers of EfficientNet-Lite0: needs no download, and is not LPIPS."""
+
+    def build(self, device: torch.device | str) -> "FeaturePerceptualLoss":
+        """Load the network onto ``device``."""
+        return FeaturePerceptualLoss(EfficientNetLite0().build(device))
 
 
 class FeaturePerceptualLoss:

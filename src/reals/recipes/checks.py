@@ -32,14 +32,18 @@ def check_recipe(recipe: Recipe) -> None:
         raise UserError(f"generator.patch_size is {patch}, which does not divide the {side}x{side} latent; change it")
 
 
-def check_encoder(recipe: Recipe, run: RunDirectory, device: torch.device) -> None:
-    """Check that the semantic encoder is to be had, unless its features are there.
+def check_networks(recipe: Recipe, run: RunDirectory, device: torch.device, *, aligned: bool) -> None:
+    """Check that the networks that stage 1 trains against are to be had, unless what they give is there.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: one cannot be loaded.
     """
-    if recipe.align.weight > 0 and not ShardedArrays.complete(run.features):
+    if aligned and recipe.aligns and not ShardedArrays.complete(run.features):
         recipe.semantic.build(device)
+    if recipe.objective.perceptual > 0.0:
+        recipe.objective.perceptual_network.build(device)
+    if recipe.objective.adversarial.weight > 0.0:
+        recipe.objective.adversarial.discriminator.build()
 
 
 def check_photos(recipe: Recipe, store: ImageStore) -> None:

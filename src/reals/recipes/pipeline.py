@@ -11,13 +11,14 @@ from reals.data.store import ImageStore
 from reals.evaluation.classifier import PhotoClassifier, shrink_to_uint8
 from reals.evaluation.classifier_training import ClassifierData, train_classifier
 from reals.evaluation.networks import lite_features
-from reals.recipes.checks import check_encoder, check_photos, check_recipe
+from reals.recipes.checks import check_networks, check_photos, check_recipe
 from reals.recipes.comparison import result
 from reals.recipes.data import decode_photos, open_photos
+from reals.recipes.features import open_features, training_rows
 from reals.recipes.measure import Judges, Measurements, measure_arm
 from reals.recipes.sampling import sample_images
 from reals.recipes.schema import Recipe
-from reals.recipes.stage_one import align_autoencoder, open_features, starting_autoencoder
+from reals.recipes.stage_one import align_autoencoder, starting_autoencoder
 from reals.recipes.stage_two import INDEX_NAME, encode_store, train_generator
 from reals.recipes.workspace import RunDirectory, timed
 from reals.runtime import dist, interrupt
@@ -54,7 +55,7 @@ def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...]
     """
     device = prepare_process()
     run = RunDirectory(out)
-    aligned = "aligned" in arms and recipe.align.weight > 0
+    aligned = "aligned" in arms and recipe.aligns
     store = _open_store(location, run, recipe, device, aligned)
     start = starting_autoencoder(recipe, store, run, device)
     if aligned:
@@ -73,8 +74,7 @@ def _open_store(location: str, run: RunDirectory, recipe: Recipe, device: torch.
     """
     run.check(location, recipe)
     check_recipe(recipe)
-    if aligned:
-        check_encoder(recipe, run, device)
+    check_networks(recipe, run, device, aligned=aligned)
     photos = open_photos(location, recipe.data)
     run.claim(location, recipe)
     store = decode_photos(photos, run.images, recipe.data)
@@ -111,9 +111,8 @@ def train_arm(
 ) -> None:
     """Give one arm its autoencoder, latents, generator and samples."""
     arm = run.arm(name)
-    with timed(
-        arm.timings, "autoencoder", arm.autoencoder, recipe.stage1.training.steps * recipe.stage1.training.batch_size
-    ):
+    loop = recipe.stage1.loop(len(training_rows(recipe, store)))
+    with timed(arm.timings, "autoencoder", arm.autoencoder, loop.steps * loop.batch_size):
         align_autoencoder(recipe, store, start, run.features, arm.autoencoder_training, arm.autoencoder, device)
     with timed(arm.timings, "encode", arm.latents / INDEX_NAME, 2 * len(store.train)):
         latents = encode_store(recipe, store, arm.autoencoder, arm.latents, device)

@@ -12,8 +12,10 @@ from reals.evaluation.classifier import ClassifierConfig
 from reals.evaluation.precision_recall import NEIGHBOURS as MANIFOLD_NEIGHBOURS
 from reals.latents.align import AlignConfig
 from reals.latents.analysis.probes import NEIGHBOURS as PROBE_NEIGHBOURS
+from reals.latents.equivariance import EquivarianceConfig
 from reals.latents.normalise import MinMax, Standardise
 from reals.latents.objective import ObjectiveConfig
+from reals.latents.vision_foundation import VisionFoundationConfig
 from reals.models.autoencoder import AutoencoderConfig
 from reals.models.semantic import DinoV2, EfficientNetLite0
 from reals.models.transformer import TransformerConfig
@@ -63,14 +65,26 @@ class StageOneConfig:
     """Steps, batch and optimiser, the same for every arm."""
     images: int | None = None
     """Train on this many of the training photos, or None for all; fewer make the semantic features cheap to cache."""
+    epochs: float | None = None
+    """Passes over these images, in place of a number of steps; None keeps to training.steps."""
+    gradient_checkpointing: bool = False
+    """Compute the autoencoder's activations a second time in the backward pass instead of keeping them."""
     feature_cache_gigabytes: float = 4.0
     """Semantic features are cached on disk if they need no more than this, else computed on the fly."""
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:
             raise ValueError(f"images is {self.images}; it must be at least 1, or None for all")
+        if self.epochs is not None and self.epochs <= 0.0:
+            raise ValueError(f"epochs is {self.epochs}; it must be positive, or None")
         if self.feature_cache_gigabytes < 0.0:
             raise ValueError(f"feature_cache_gigabytes is {self.feature_cache_gigabytes}; it must not be negative")
+
+    def loop(self, images: int) -> LoopConfig:
+        """Return the training's length and rules on this many images."""
+        if self.epochs is None:
+            return self.training
+        return replace(self.training, steps=max(1, round(self.epochs * images / self.training.batch_size)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +180,10 @@ class Recipe:
     """Samples."""
     evaluation: EvaluationConfig
     """Measurements."""
+    vision_foundation: VisionFoundationConfig = VisionFoundationConfig()
+    """VA-VAE's alignment loss, a rival of ``align``, in the aligned arm only; both can be combined."""
+    equivariance: EquivarianceConfig = EquivarianceConfig()
+    """EQ-VAE's regulariser, in the aligned arm only; can be combined with either."""
     seed: int = 0
     """Seeds weights, order, noise and samples; all arms share it."""
     side_by_side: bool = False
@@ -177,6 +195,20 @@ class Recipe:
         """The seed of every arm's samples: ``reals sample --seed`` with it makes the same images."""
         return derive_seed(self.seed, "samples")
 
+    @property
+    def aligns(self) -> bool:
+        """Whether the aligned arm needs semantic features."""
+        return self.align.weight > 0.0 or self.vision_foundation.weight > 0.0
+
+    def without_alignment(self) -> "Recipe":
+        """Return this recipe with nothing that shapes latents but reconstruction and the KL term."""
+        return replace(
+            self,
+            align=replace(self.align, weight=0.0),
+            vision_foundation=replace(self.vision_foundation, weight=0.0),
+            equivariance=replace(self.equivariance, weight=0.0),
+        )
+
     def for_arm(self, arm: str) -> "Recipe":
-        """Return this recipe as the arm trains it: the baseline differs by λ_a = 0 and nothing else."""
-        return replace(self, align=replace(self.align, weight=0.0)) if arm == "baseline" else self
+        """Return this recipe as the arm trains it: the baseline has no alignment and differs in nothing else."""
+        return self.without_alignment() if arm == "baseline" else self

@@ -1,10 +1,10 @@
 """Stage 1: an autoencoder whose latents predict a frozen encoder's features (ReaLS, section 3.2 and 3.3)."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader
 
 from reals.data.sampler import StoreImages, TrainingSampler
 from reals.data.store import ImageStore
+from reals.diffusion.noise import PerImageNoise
+from reals.latents.adversarial import DiscriminatorHealth
 from reals.latents.align import AlignHeads
-from reals.latents.features import FeatureCache, FeatureStatistics, cache_features, cached_bytes, feature_statistics
 from reals.latents.normalise import LatentNormalisation
-from reals.latents.objective import AutoencoderObjective, ObjectiveConfig
-from reals.latents.perceptual import FeaturePerceptualLoss
+from reals.latents.objective import AutoencoderObjective
 from reals.latents.statistics import (
     STATISTICS_NAME,
     LatentStatistics,
@@ -33,7 +33,7 @@ from reals.models.autoencoder import (
     save_autoencoder,
 )
 from reals.models.fingerprint import weights_fingerprint
-from reals.models.semantic import EfficientNetLite0, Features, SemanticEncoder
+from reals.recipes.features import FeatureSource, open_features, training_rows
 from reals.recipes.schema import Pretrained, Recipe, Scratch
 from reals.recipes.workspace import RunDirectory
 from reals.runtime import dist, interrupt
@@ -41,7 +41,7 @@ from reals.runtime.errors import UserError, nearest
 from reals.runtime.pixels import to_pixels
 from reals.runtime.progress import progress, say
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
-from reals.training.config import LoopConfig
+from reals.training.config import LoopConfig, OptimiserConfig
 from reals.training.loop import Batch, fit
 from reals.training.precision import autocast_dtype
 from reals.training.state import TrainState
@@ -51,111 +51,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "package:"
 _STATISTICS_IMAGES = 10_000
-_FEATURE_STATISTICS_IMAGES = 2_000
 _BATCH = 250
-
-
-@runtime_checkable
-class FeatureSource(Protocol):
-    """Where the semantic features of training images come from: a cache, or the encoder itself."""
-
-    @property
-    def statistics(self) -> FeatureStatistics:
-        """Per-channel mean and deviation, for the heads."""
-        ...
-
-    def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
-        """Return the features of a batch of stored images, given as :class:`StoreImages` does, and of its pixels."""
-        ...
-
-
-class CachedFeatures:
-    """Features computed once for every training image and its mirror image."""
-
-    def __init__(self, cache: FeatureCache):
-        self._cache = cache
-        rows = cache.rows
-        self._order = np.argsort(rows)
-        self._sorted = rows[self._order]
-
-    @property
-    def statistics(self) -> FeatureStatistics:
-        """Of an evenly spread part of the cached images; measured when first asked for."""
-        return self._statistics
-
-    @cached_property
-    def _statistics(self) -> FeatureStatistics:
-        return feature_statistics(self._cache.get(block) for block in _spread_blocks(len(self._cache)))
-
-    def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
-        """Look the batch up."""
-        positions = self._order[np.searchsorted(self._sorted, images["row"].numpy())]
-        found = self._cache.get(positions, images["mirrored"].numpy())
-        return Features(found.patch.to(pixels.device), found.pooled.to(pixels.device))
-
-
-class ComputedFeatures:
-    """Features computed anew at each visit, for data sets whose cache would not fit."""
-
-    def __init__(self, encoder: SemanticEncoder, grid: tuple[int, int], store: ImageStore, rows: np.ndarray):
-        self._encoder, self._grid, self._store, self._rows = encoder, grid, store, rows
-
-    @property
-    def statistics(self) -> FeatureStatistics:
-        """Of an evenly spread part of the images; measured when first asked for."""
-        return self._statistics
-
-    @cached_property
-    def _statistics(self) -> FeatureStatistics:
-        blocks = (self._store.load(self._rows[block]) for block in _spread_blocks(len(self._rows)))
-        return feature_statistics(self._encoder(to_pixels(block), self._grid) for block in blocks)
-
-    def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
-        """Run the encoder."""
-        return self._encoder(pixels, self._grid)
-
-
-def _spread_blocks(count: int) -> Iterator[np.ndarray]:
-    """Yield evenly spaced positions: rows are in the order of the files, the first ones of the first classes."""
-    chosen = np.unique(np.linspace(0, count - 1, min(count, _FEATURE_STATISTICS_IMAGES)).astype(np.int64))
-    for start in range(0, len(chosen), _BATCH):
-        yield chosen[start : start + _BATCH]
-
-
-def training_rows(recipe: Recipe, store: ImageStore) -> np.ndarray:
-    """Return the rows that stage 1 trains on: a random subset, since photos in class folders are sorted by class."""
-    generator = np.random.default_rng(derive_seed(recipe.seed, "stage 1 images"))
-    return np.sort(generator.permutation(store.train)[: recipe.stage1.images])
-
-
-def open_features(
-    recipe: Recipe, store: ImageStore, start: str, directory: Path, device: torch.device
-) -> FeatureSource:
-    """Cache the semantic features of the training images, or prepare to compute them where they would not fit.
-
-    Raises:
-        UserError: the encoder cannot be loaded, or the directory caches other features.
-    """
-    rows = training_rows(recipe, store)
-    side = store.size // downsampling(load_autoencoder(start))
-    grid = (side, side)
-    encoder = recipe.semantic.build(device)
-    needed = cached_bytes(len(rows), grid, encoder.patch_dim, encoder.pooled_dim)
-    if needed > recipe.stage1.feature_cache_gigabytes * 1e9:
-        say(f"semantic features would need {needed / 1e9:.1f} GB on disk: computing them on the fly")
-        return ComputedFeatures(encoder, grid, store, rows)
-    cache_features(
-        encoder,
-        store.load,
-        rows,
-        grid,
-        directory,
-        batch_size=64,
-        device=device,
-        dtype=autocast_dtype(recipe.stage1.training.precision),
-        metadata={"photos": store.fingerprint},
-    )
-    return CachedFeatures(FeatureCache(directory))
 
 
 def packaged_autoencoder(name: str) -> Path:
@@ -209,13 +105,13 @@ def _pretrained_location(start: Pretrained) -> str:
 
 
 def _train_base(recipe: Recipe, scratch: Scratch, store: ImageStore, run: RunDirectory, device: torch.device) -> None:
+    """Train what all arms start from: neither alignment nor a discriminator."""
+    plain = replace(recipe.without_alignment(), objective=recipe.objective.without_adversary())
     seed_everything(recipe.seed, "autoencoder")
     autoencoder = scratch.architecture.build()
-    objective = _objective(autoencoder, recipe.objective, None, device)
-    batches = autoencoder_batches(store, training_rows(recipe, store), scratch.training, recipe.seed, device, None)
     state = fit(
-        objective,
-        batches,
+        _objective(plain, autoencoder, None, device),
+        autoencoder_batches(plain, store, autoencoder, scratch.training, "base", device, None),
         scratch.training,
         run.base_training,
         seed=derive_seed(recipe.seed, "base"),
@@ -236,7 +132,7 @@ def align_autoencoder(
     finished: Path,
     device: torch.device,
 ) -> None:
-    """Continue the autoencoder at ``start`` with the recipe's λ_a into ``finished``, unless that is done.
+    """Continue the autoencoder at ``start`` by the recipe's objective into ``finished``, unless that is done.
 
     Semantic features, if any are needed, are looked for in ``cache``. Every arm draws the same images, mirrors and
     posterior noise at each step; only the loss differs.
@@ -244,18 +140,23 @@ def align_autoencoder(
     if (finished / STATISTICS_NAME).exists():
         return
     autoencoder = load_autoencoder(start)
-    features = open_features(recipe, store, start, cache, device) if recipe.align.weight > 0 else None
+    features = open_features(recipe, store, start, cache, device) if recipe.aligns else None
     heads = _heads(recipe, latent_channels(autoencoder), features)
-    objective = _objective(autoencoder, recipe.objective, heads, device)
-    loop = recipe.stage1.training
-    batches = autoencoder_batches(store, training_rows(recipe, store), loop, recipe.seed, device, features)
+    if recipe.stage1.gradient_checkpointing:
+        autoencoder.enable_gradient_checkpointing()
+    objective = _objective(recipe, autoencoder, features, device, heads)
+    loop = recipe.stage1.loop(len(training_rows(recipe, store)))
+    game = recipe.objective.adversarial
+    rule = OptimiserConfig(learning_rate=game.learning_rate, betas=game.betas, schedule=loop.schedule)
     state = fit(
         objective,
-        batches,
+        autoencoder_batches(recipe, store, autoencoder, loop, "stage 1", device, features),
         loop,
         training,
         seed=derive_seed(recipe.seed, "stage 1"),
         description=f"Train autoencoder ({finished.parent.name})",
+        others={"discriminator": rule} if game.weight > 0.0 else None,
+        watchers=(DiscriminatorHealth(game.largest_adaptive, say),),
     )
     aligned = _with_weights(load_autoencoder(start), state)
     if heads is not None:
@@ -275,31 +176,56 @@ def _heads(recipe: Recipe, channels: int, features: FeatureSource | None) -> Ali
     if features is None:
         raise ValueError("alignment needs semantic features")
     seed_everything(recipe.seed, "align heads")
-    return recipe.align.build(channels, features.statistics)
+    return recipe.align.build(channels, features.statistics(centre_positions=recipe.align.centre_positions))
 
 
 def _objective(
-    autoencoder: "AutoencoderKL", config: ObjectiveConfig, heads: AlignHeads | None, device: torch.device
+    recipe: Recipe,
+    autoencoder: "AutoencoderKL",
+    features: FeatureSource | None,
+    device: torch.device,
+    heads: AlignHeads | None = None,
 ) -> AutoencoderObjective:
-    perceptual = FeaturePerceptualLoss(EfficientNetLite0().build(device)) if config.perceptual > 0 else None
-    return AutoencoderObjective(autoencoder, config, heads, perceptual)
+    rival = None
+    if recipe.vision_foundation.weight > 0.0:
+        if features is None:
+            raise ValueError("the vision foundation term needs semantic features")
+        seed_everything(recipe.seed, "vision foundation")
+        rival = recipe.vision_foundation.build(autoencoder, features.patch_dim)
+    seed_everything(recipe.seed, "discriminator")
+    config = recipe.objective
+    return AutoencoderObjective(
+        autoencoder,
+        config,
+        heads,
+        config.perceptual_network.build(device) if config.perceptual > 0.0 else None,
+        vision_foundation=rival,
+        equivariance=recipe.equivariance,
+    )
 
 
 def autoencoder_batches(
+    recipe: Recipe,
     store: ImageStore,
-    rows: np.ndarray,
+    autoencoder: "AutoencoderKL",
     loop: LoopConfig,
-    seed: int,
+    purpose: str,
     device: torch.device,
     features: FeatureSource | None,
 ) -> Callable[[int], Iterator[Batch]]:
-    """Return batches of pixels, mirrored with probability one half, with their semantic features if wanted."""
+    """Return batches of pixels, mirrored with probability one half, with noise and, if wanted, semantic features.
+
+    Noise belongs to a place in the global batch of a step, so it does not matter how that batch is cut.
+    """
+    rows = training_rows(recipe, store)
+    side = store.size // downsampling(autoencoder)
+    shape = (latent_channels(autoencoder), side, side)
 
     def batches(step: int) -> Iterator[Batch]:
         order = TrainingSampler(
             rows,
             loop.batch_size,
-            derive_seed(seed, "photos"),
+            derive_seed(recipe.seed, "photos"),
             step,
             loop.steps,
             dist.rank(),
@@ -315,9 +241,17 @@ def autoencoder_batches(
             # Its own: a loader that starts draws from torch's global generator, which the loop has seeded for the step.
             generator=torch.Generator(),
         )
-        for images in loader:
+        for number, images in enumerate(loader):
             pixels = to_pixels(images["image"].to(device, non_blocking=True))
-            yield {"pixels": pixels, "features": None if features is None else features(images, pixels)}
+            now, micro_batch = step + number // loop.accumulate, number % loop.accumulate
+            first = now * loop.batch_size + (dist.rank() * loop.accumulate + micro_batch) * len(pixels)
+            noise = PerImageNoise(derive_seed(recipe.seed, purpose, "noise"), range(first, first + len(pixels)))
+            yield {
+                "pixels": pixels,
+                "features": None if features is None else features(images, pixels),
+                "noise": noise(shape, device),
+                "step": now,
+            }
 
     return batches
 
