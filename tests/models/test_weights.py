@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -114,6 +116,19 @@ def test_a_download_is_kept_under_its_name(cache: Path) -> None:
     assert fetch(ADDRESS, SHA256, opener=server) == path
     assert server.asked == [ADDRESS]
     assert files(cache) == ["small-net.bin"]
+
+
+def test_those_who_ask_at_once_download_once() -> None:
+    server = Server()
+
+    def slowly(address: str) -> Answer:
+        answer = server(address)
+        time.sleep(0.2)
+        return answer
+
+    with ThreadPoolExecutor(4) as pool:
+        paths = set(pool.map(lambda _: fetch(ADDRESS, SHA256, opener=slowly), range(4)))
+    assert len(paths) == len(server.asked) == 1
 
 
 def test_addresses_with_the_same_ending_are_kept_apart() -> None:

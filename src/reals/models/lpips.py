@@ -18,7 +18,9 @@ from reals.models.weights import read_weights, select_tensors
 from reals.runtime.errors import UserError
 
 VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"
+# As other projects record it; torchvision names the file by the first eight digits.
 VGG16_SHA256 = "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0"
+# Of the file in the `lpips` package 0.1.4 and, the same, in torchmetrics.
 HEADS_SHA256 = "a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868"
 
 # Channels of VGG16's convolutions up to relu5_3 (Simonyan and Zisserman, 1409.1556, configuration D): each block but
