@@ -6,7 +6,7 @@ sees all micro-batches and processes, and is the same however a batch is cut.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -115,7 +115,6 @@ class LastLayer:
         if self._input is None:
             raise ValueError("the convolution has not been run yet")
         layer = self._convolution
+        stride, padding = cast(int, layer.stride), cast(int, layer.padding)
         with torch.autocast(output_gradient.device.type, enabled=False):
-            return conv2d_weight(
-                self._input.float(), layer.weight.shape, output_gradient.float(), layer.stride, layer.padding
-            )
+            return conv2d_weight(self._input.float(), layer.weight.shape, output_gradient.float(), stride, padding)

@@ -72,7 +72,7 @@ class AdversarialTerm(nn.Module):
         self, discriminator: PatchDiscriminator, reconstruction: Float[Tensor, "b 3 h w"], step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return λ_g · adaptive weight · L_GAN, L_GAN = -E[D(x̂)], and its parts; the discriminator is not trained."""
-        balance = self.balance.weight if self.config.adaptive else torch.ones_like(self.balance.weight)
+        balance = self.balance.weight.clone() if self.config.adaptive else torch.ones_like(self.balance.weight)
         factor = balance * (self.config.weight * self.config.ramp(step))
         seen = weighing(reconstruction, factor, self._term)
         # Detached weights: the game's gradients for the discriminator come from its own loss alone.

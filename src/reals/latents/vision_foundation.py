@@ -76,7 +76,7 @@ class VisionFoundationTerm(nn.Module):
         features: Features,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the weighted term and its parts, for latents z = μ + σ ε and the encoder's features of the image."""
-        balance = self.balance.weight if self.config.adaptive else torch.ones_like(self.balance.weight)
+        balance = self.balance.weight.clone() if self.config.adaptive else torch.ones_like(self.balance.weight)
         factor = balance * self.config.weight
         seen = weighing(latent, factor, self.observer("term", log_variance, noise))
         cells = self.projection(seen.flatten(2).transpose(1, 2)).float()

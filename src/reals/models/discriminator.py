@@ -6,7 +6,7 @@ latent-diffusion, so that pretrained ones load as they are.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ _SLOPE = 0.2
 """Of the leaky ReLU, for negative values."""
 _DEVIATION = 0.02
 """Of the initial weights."""
+_GROUPS = 8
+"""Of a group normalisation."""
 _WIDEST = 8
 """Widths double up to this many times the first."""
 # Alone, inside a Lightning module, and inside the loss of one.
@@ -33,6 +35,8 @@ class PatchDiscriminatorConfig:
     """Channels of the first layer; they double with each further layer, up to eightfold."""
     layers: int = 3
     """Convolutions that halve the resolution; two more follow at the last resolution."""
+    norm: Literal["batch", "group"] = "batch"
+    """Batch normalisation, as published, sees one micro-batch; group normalisation sees one image."""
     weights: str | None = None
     """Pretrained weights: a path, an https address, or owner/name:file of the hub; None starts at random."""
 
@@ -73,7 +77,7 @@ class PatchDiscriminator(nn.Module):
             # The normalisation's shift takes the place of a bias.
             layers += [
                 nn.Conv2d(widths[number - 1], widths[number], _KERNEL, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(widths[number]),
+                _normalisation(config, widths[number]),
                 _activation(),
             ]
         layers.append(nn.Conv2d(widths[-1], 1, _KERNEL, padding=1))
@@ -85,6 +89,12 @@ class PatchDiscriminator(nn.Module):
         return self.main(pixels)
 
 
+def _normalisation(config: PatchDiscriminatorConfig, channels: int) -> nn.Module:
+    if config.norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(min(_GROUPS, channels), channels)
+
+
 def _activation() -> nn.Module:
     return nn.LeakyReLU(_SLOPE, inplace=True)
 
@@ -94,7 +104,7 @@ def _initialise(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 0.0, _DEVIATION)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
-    elif isinstance(layer, nn.BatchNorm2d):
+    elif isinstance(layer, (nn.BatchNorm2d, nn.GroupNorm)):
         nn.init.normal_(layer.weight, 1.0, _DEVIATION)
         nn.init.zeros_(layer.bias)
 

@@ -27,9 +27,23 @@ def check_recipe(recipe: Recipe) -> None:
         raise UserError(f"data.image_size is {recipe.data.image_size}; measuring needs at least {_SMALLEST_IMAGE}")
     if recipe.sampling.count <= MANIFOLD_NEIGHBOURS:
         raise UserError(f"sampling.count is {recipe.sampling.count}; measuring needs {MANIFOLD_NEIGHBOURS + 1} or more")
+    _check_discriminator(recipe)
     side, patch = latent_side(recipe), recipe.generator.patch_size
     if side % patch:
         raise UserError(f"generator.patch_size is {patch}, which does not divide the {side}x{side} latent; change it")
+
+
+def _check_discriminator(recipe: Recipe) -> None:
+    game, equivariance = recipe.objective.adversarial, recipe.equivariance
+    if game.weight == 0.0:
+        return
+    smallest = recipe.data.image_size * (equivariance.smallest_scale if equivariance.weight > 0.0 else 1.0)
+    needed = game.discriminator.smallest_side
+    if smallest < needed:
+        raise UserError(
+            f"the discriminator would see images of {smallest:.0f} pixels and needs {needed}; "
+            "lower objective.adversarial.discriminator.layers, or raise equivariance.smallest-scale"
+        )
 
 
 def check_networks(recipe: Recipe, run: RunDirectory, device: torch.device, *, aligned: bool) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -159,13 +159,14 @@ def align_autoencoder(
         watchers=(DiscriminatorHealth(game.largest_adaptive, say),),
     )
     aligned = _with_weights(load_autoencoder(start), state)
-    if heads is not None:
-        heads.load_state_dict(state.final_weights("heads."))
-    export_autoencoder(recipe, aligned, heads, store, finished, device)
+    trained_heads = _heads(recipe, latent_channels(autoencoder), features)
+    if trained_heads is not None:
+        trained_heads.load_state_dict(state.final_weights("heads."))
+    export_autoencoder(recipe, aligned, trained_heads, store, finished, device)
 
 
 def _with_weights(autoencoder: "AutoencoderKL", state: TrainState) -> "AutoencoderKL":
-    """Return the autoencoder with what was trained: the trained one itself may be spread over processes."""
+    """Return a fresh autoencoder with what was trained: the trained one itself may be spread over processes."""
     nn.Module.load_state_dict(autoencoder, state.final_weights("autoencoder."))
     return autoencoder
 
@@ -194,7 +195,7 @@ def _objective(
         rival = recipe.vision_foundation.build(autoencoder, features.patch_dim)
     seed_everything(recipe.seed, "discriminator")
     config = recipe.objective
-    return AutoencoderObjective(
+    objective = AutoencoderObjective(
         autoencoder,
         config,
         heads,
@@ -202,6 +203,10 @@ def _objective(
         vision_foundation=rival,
         equivariance=recipe.equivariance,
     )
+    if dist.world_size() > 1 and device.type == "cuda":
+        # The discriminator's batch statistics are then those of all processes; there is no such layer for CPUs.
+        return cast(AutoencoderObjective, nn.SyncBatchNorm.convert_sync_batchnorm(objective))
+    return objective
 
 
 def autoencoder_batches(

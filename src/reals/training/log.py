@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from reals.runtime import dist
 from reals.runtime.io import write_text
 
 LOG_NAME = "log.jsonl"
@@ -49,10 +50,16 @@ class TrainingLog:
             self._counts[name] = self._counts[name] + counts if name in self._counts else counts
 
     def flush(self, step: int, **more: float) -> dict[str, float]:
-        """Write and return the averages since the last line; names that never had a finite value are absent."""
+        """Write and return the averages since the last line, over all processes; each must call this.
+
+        Names that never had a finite value are absent.
+        """
         if not self._sums:
             return {}
-        sums, counts = (torch.stack(list(part.values())).tolist() for part in (self._sums, self._counts))
+        table = torch.stack([torch.stack(list(part.values())) for part in (self._sums, self._counts)])
+        if dist.world_size() > 1:
+            torch.distributed.all_reduce(table)
+        sums, counts = table.tolist()
         averages = {
             name: total / count for name, total, count in zip(self._sums, sums, counts, strict=True) if count > 0
         }
