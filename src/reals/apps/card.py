@@ -85,8 +85,8 @@ def model_card(facts: CardFacts, repository: str, license_name: str | None) -> s
 
 
 _HEADS = (
-    "`align_heads.safetensors` holds the heads that turn the latents that `encode` gives (before any shift and scale) into "
-    "features of the semantic encoder: `AlignHeads.load(directory).predict(latents)` in the Python package `reals`."
+    "`align_heads.safetensors` holds the heads that turn the latents that `encode` gives (before any shift and scale) "
+    "into features of the semantic encoder; with `reals`: `AlignHeads.load(directory).predict(latents)`."
 )
 
 
@@ -138,8 +138,8 @@ def _normalisation(facts: CardFacts) -> str:
         lines.append(
             "Folded: the 1x1 convolutions after the encoder and before the decoder contain the map "
             f"`z_n = (z - {origin.map.shift!r}) * {origin.map.scale!r}`. What `encode` gives is what a generator "
-            "should see, and what `decode` takes. Do not shift or scale it again. The log-variance is of the same latents, "
-            "and its clamp to [-30, 20] now acts on their scale."
+            "should see, and what `decode` takes. Do not shift or scale it again. The log-variance is of the same "
+            "latents, and its clamp to [-30, 20] now acts on their scale."
         )
     if (shift, scale) != (0.0, 1.0):
         lines.append(

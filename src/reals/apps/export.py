@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from torch import nn
 
 from reals.apps.origin import Mode, Origin, alignment_of, public_name, read_origin
 from reals.latents.align import CONFIG_NAME, AlignHeads
@@ -79,5 +80,6 @@ def _in_precision(autoencoder: AutoencoderKL, dtype: Precision) -> AutoencoderKL
     for name, tensor in autoencoder.state_dict().items():
         if not torch.isfinite(tensor.to(wanted)).all():
             raise UserError(f"--dtype {dtype}: '{name}' has values that it cannot hold; take bfloat16 or float32")
-    network: Any = autoencoder
-    return network.to(wanted)
+    # diffusers' own `to` warns about every change of type.
+    nn.Module.to(autoencoder, wanted)
+    return autoencoder

@@ -6,7 +6,7 @@ result is exact up to rounding, at the borders too. Latents leave ``encode`` nor
 
 import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -35,9 +35,12 @@ def fold_normalisation(autoencoder: AutoencoderKL) -> AutoencoderKL:
     network: Any = type(autoencoder)
     # Not None: diffusers' Flux and SD3 pipelines add the shift without asking.
     changes = {"use_quant_conv": True, "use_post_quant_conv": True, "scaling_factor": 1.0, "shift_factor": 0.0}
-    folded = network.from_config({**autoencoder.config, **changes})
+    # The names with underscores are diffusers' notes; one of them would turn changes back into defaults.
+    config = {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
+    folded = network.from_config({**config, **changes})
     folded.load_state_dict({**autoencoder.state_dict(), **convolutions})
-    return folded.to(next(autoencoder.parameters()).device).eval()
+    nn.Module.to(folded, next(autoencoder.parameters()).device)
+    return folded.eval()
 
 
 def _folded_convolutions(
@@ -83,4 +86,5 @@ def fold_heads(heads: AlignHeads, normalisation: LatentNormalisation) -> AlignHe
     statistics = FeatureStatistics(**{name: tensors[name] for name in FeatureStatistics._fields})
     folded = heads.config.build(heads.latent_channels, statistics)
     folded.load_state_dict(tensors)
-    return cast(AlignHeads, cast(nn.Module, folded).to(next(heads.parameters()).device).eval())
+    nn.Module.to(folded, next(heads.parameters()).device)
+    return folded.eval()

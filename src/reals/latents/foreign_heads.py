@@ -25,9 +25,9 @@ class ForeignHead:
 
     place: str
     """What their names begin with."""
-    weights: Sequence[Float[Tensor, "out into"]]
+    weights: Sequence[Float[Tensor, "_ _"]]
     """First layer first."""
-    biases: Sequence[Float[Tensor, " out"]]
+    biases: Sequence[Float[Tensor, " _"]]
     """Likewise."""
 
     @property

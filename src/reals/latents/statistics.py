@@ -80,7 +80,7 @@ class LatentStatisticsAccumulator:
         return LatentStatistics(mean=self._mean, std=std, min=self._min, max=self._max, count=self._images)
 
 
-def latent_statistics(batches: Iterable[Float[Tensor, "b c rows columns"]]) -> LatentStatistics:
+def latent_statistics(batches: Iterable[Float[Tensor, "_ c rows columns"]]) -> LatentStatistics:
     """Return the statistics of batches of raw latents (posterior samples)."""
     accumulator = LatentStatisticsAccumulator()
     with torch.no_grad():

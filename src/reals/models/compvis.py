@@ -113,7 +113,7 @@ def _rename(name: str, levels: int, *, to_diffusers: bool) -> str:
 def _layer(name: str, place: str, *, to_diffusers: bool) -> str:
     """Rename what a module calls one of its layers."""
     table = _IN_ATTENTION if "attentions" in place else _IN_BLOCK if "resnets" in place else {}
-    layer, _, kind = name.rpartition(".")
+    layer, dot, kind = name.rpartition(".")
     if to_diffusers:
         table = {new: old for old, new in table.items()}
-    return f"{table.get(layer, layer)}.{kind}"
+    return f"{table.get(layer, layer)}{dot}{kind}"
