@@ -48,7 +48,8 @@ def test_folded_latents_leave_encode_normalised(trained: Path, tmp_path: Path) -
     torch.manual_seed(0)
     found = posterior.mean + posterior.std * torch.randn(posterior.mean.shape)
     torch.testing.assert_close(found, latents, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(theirs.decode(latents).sample, ours.decode(latents), rtol=1e-5, atol=1e-5)
+    network: Any = theirs
+    torch.testing.assert_close(network.decode(latents).sample, ours.decode(latents), rtol=1e-5, atol=1e-5)
     codec = LatentCodec.from_directory(out)
     assert codec.normalisation == LatentNormalisation(shift=0.0, scale=1.0)
     torch.testing.assert_close(codec.decode(latents), ours.decode(latents), rtol=1e-5, atol=1e-5)
@@ -95,7 +96,8 @@ def pipeline_images(autoencoder: AutoencoderKL) -> torch.Tensor:
         sample_size=4,
         norm_num_groups=1,
     )
-    pipeline = DiTPipeline(transformer, autoencoder, DDIMScheduler())
+    scheduler: Any = DDIMScheduler()
+    pipeline = DiTPipeline(transformer, autoencoder, scheduler)
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(1)
     output: Any = pipeline([1], guidance_scale=1.0, generator=generator, num_inference_steps=2, output_type="np")

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from reals.apps.card import METRICS_NAME, check_license, gather_facts, model_card
 from reals.apps.origin import ORIGIN_NAME
@@ -26,6 +26,7 @@ _CARD = "README.md"
 _FILES = ("config.json", STATISTICS_NAME, HEADS_CONFIG, HEADS_WEIGHTS, ORIGIN_NAME, _CARD)
 
 
+@runtime_checkable
 class HubClient(Protocol):
     """What is needed of ``huggingface_hub.HfApi``."""
 
