@@ -15,7 +15,7 @@ from torch import nn
 
 from reals.apps.export import Precision, export_autoencoder
 from reals.apps.importing import import_autoencoder
-from reals.apps.origin import Alignment, Mode, Origin, alignment_of, read_origin
+from reals.apps.origin import Alignment, Mode, Origin, alignment_of, read_origin, without_statistics
 from reals.latents.align import AlignHeads
 from reals.latents.codec import LatentCodec
 from reals.latents.normalise import LatentNormalisation
@@ -66,6 +66,32 @@ def test_heads_read_what_the_same_directory_encodes(normalisation: Mode, trained
     found = AlignHeads.load(out).predict(exported.normalisation.denormalise(latents))
     torch.testing.assert_close(found.patch, expected.patch, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found.pooled, expected.pooled, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_folding_for_a_program_with_a_factor_of_its_own(trained: Path, tmp_path: Path) -> None:
+    out = export_autoencoder(str(trained), tmp_path / "out", normalisation="folded", pipeline_factor=0.18215)
+    original, exported = LatentCodec.from_directory(trained), LatentCodec.from_directory(out)
+    latents = original.encode(exchanged.pixels(), torch.Generator().manual_seed(0))
+    found = exported.encode(exchanged.pixels(), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, latents, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(exported.decode(latents), original.decode(latents), rtol=1e-5, atol=1e-5)
+    assert read_statistics(out).std * 0.18215 == pytest.approx(1.0)
+    predicted = AlignHeads.load(out).predict(exported.normalisation.denormalise(latents))
+    expected = exchanged.heads().predict(original.normalisation.denormalise(latents))
+    torch.testing.assert_close(predicted.patch, expected.patch, rtol=1e-4, atol=1e-4)
+    # Folding the rest as well gives what folding all at once gives, and the record says so.
+    rest = export_autoencoder(str(out), tmp_path / "rest", normalisation="folded")
+    torch.testing.assert_close(
+        LatentCodec.from_directory(rest).decode(latents), original.decode(latents), rtol=1e-5, atol=1e-5
+    )
+    origin = read_origin(rest)
+    assert origin is not None
+    assert (origin.map.shift, origin.map.scale) == pytest.approx((exchanged.MAP.shift, exchanged.MAP.scale))
+    with pytest.raises(UserError, match="of use with --normalisation folded only"):
+        export_autoencoder(str(trained), tmp_path / "no", pipeline_factor=0.18215)
+    with pytest.raises(UserError, match=r"--pipeline-factor 0\.0: it must be positive"):
+        export_autoencoder(str(trained), tmp_path / "no", normalisation="folded", pipeline_factor=0.0)
 
 
 def test_folded_statistics_are_those_of_the_folded_latents(trained: Path, tmp_path: Path) -> None:
@@ -180,9 +206,13 @@ def test_without_statistics_or_heads(tmp_path: Path, capsys: pytest.CaptureFixtu
     save_autoencoder(exchanged.autoencoder(), tmp_path / "plain")
     out = export_autoencoder(str(tmp_path / "plain"), tmp_path / "out")
     assert {path.name for path in out.iterdir()} == {"config.json", exchanged.WEIGHTS, "origin.json"}
-    assert "has no mean_std.json, so none is written" in capsys.readouterr().err
+    assert "plain: has no mean_std.json; reals encode measures latent statistics on photos" in capsys.readouterr().err
     with pytest.raises(UserError, match="plain: there is nothing to fold"):
         export_autoencoder(str(tmp_path / "plain"), tmp_path / "folded", normalisation="folded")
+
+
+def test_a_hub_id_brings_no_statistics() -> None:
+    assert "reals pull also brings latent statistics and alignment heads" in without_statistics("owner/name")
 
 
 def test_nothing_is_overwritten(trained: Path, tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_a_plain_autoencoder_keeps_its_factor(tmp_path: Path, capsys: pytest.Cap
     out = import_autoencoder(str(tmp_path / "plain"), tmp_path / "out")
     assert LatentNormalisation.of(load_autoencoder(out)) == LatentNormalisation(shift=0.0, scale=0.13025)
     assert not (out / "mean_std.json").exists()
-    assert "no latent statistics (mean_std.json); reals encode measures them on photos" in capsys.readouterr().err
+    assert "has no mean_std.json; reals encode measures latent statistics on photos" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"--normalisation std: .* has no mean_std\.json; give --statistics FILE"):
         import_autoencoder(str(tmp_path / "plain"), tmp_path / "std", ImportConfig(normalisation="std"))
     (tmp_path / "measured.json").write_text(json.dumps(AUTHORS))

@@ -100,12 +100,14 @@ def test_only_an_autoencoders_files_travel(
     assert not (pull(NAME, tmp_path / "out", client=hub) / "evil.py").exists()
 
 
-@pytest.mark.parametrize("shape", ["factors", "folded", "scaled only", "float16"])
+@pytest.mark.parametrize("shape", ["factors", "folded", "pipeline factor", "scaled only", "float16"])
 @torch.no_grad()
 def test_the_snippet_of_the_card_is_right(shape: str, trained: Path, tmp_path: Path, hub: Hub) -> None:
     source = trained
     if shape == "folded":
         source = export_autoencoder(str(trained), tmp_path / "folded", normalisation="folded")
+    elif shape == "pipeline factor":
+        source = export_autoencoder(str(trained), tmp_path / "folded", normalisation="folded", pipeline_factor=0.18215)
     elif shape == "float16":
         source = export_autoencoder(str(trained), tmp_path / "half", dtype="float16")
     elif shape == "scaled only":
@@ -178,8 +180,8 @@ def test_what_nobody_recorded_is_not_invented(tmp_path: Path, hub: Hub) -> None:
 def test_a_folded_card_says_so(trained: Path, tmp_path: Path, hub: Hub) -> None:
     push(export_autoencoder(str(trained), tmp_path / "folded", normalisation="folded"), NAME, client=hub)
     text = card(hub)
-    assert f"`z_n = (z - {exchanged.MAP.shift!r}) * {exchanged.MAP.scale!r}`" in text
-    assert "Do not shift or scale it again" in text
+    assert f"`z -> (z - {exchanged.MAP.shift!r}) * {exchanged.MAP.scale!r}`; do not apply it again" in text
+    assert "What `encode` gives is what a generator should see" in text
     assert "clamp to [-30, 20]" in text
     assert str(tmp_path) not in text
 
@@ -187,7 +189,8 @@ def test_a_folded_card_says_so(trained: Path, tmp_path: Path, hub: Hub) -> None:
 def test_measurements_of_a_run_and_of_evaluate(trained: Path, hub: Hub) -> None:
     values = {"reconstruction/psnr": 21.5, "latents/min": None, "samples/guidance-2/fd/x": 9.0}
     protocol = {
-        "data": {"held_out": 77, "image_size": 32, "location": "/home/someone/photos"},
+        "reconstructions": {"what": "held-out photos, decoded posterior means", "count": 77},
+        "data": {"held_out": 500, "image_size": 32, "location": "/home/someone/photos"},
         "feature_networks": {"x": {"seen_by_alignment": True}, "y": {"seen_by_alignment": False}},
     }
     run = {"arms": {"baseline": {"reconstruction/psnr": 30.0}, "aligned": values}, "protocol": protocol}

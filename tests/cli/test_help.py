@@ -62,7 +62,7 @@ FLAGS = {
     "train": ("--latents", "--autoencoder", "--out", "--stage2.batch-size"),
     "sample": ("--generator", "--autoencoder", "--out", "--count", "--guidance-scale", "--solver.steps", "--seed"),
     "evaluate": ("REFERENCE", "SAMPLES", "--out", "--replicates"),
-    "export": ("AUTOENCODER", "--out", "--normalisation", "--dtype"),
+    "export": ("AUTOENCODER", "--out", "--normalisation", "--dtype", "--pipeline-factor"),
     "import": ("SOURCE", "--out", "--normalisation", "--factor", "--statistics", "--weights", "--norm-groups"),
     "push": ("DIR", "REPO_ID", "--private", "--license"),
     "pull": ("REPO_ID", "--out", "--revision"),

@@ -85,9 +85,23 @@ def test_the_rest_of_the_network_is_untouched() -> None:
     assert {name for name in changed if not name.startswith("_")} == {"scaling_factor", "shift_factor"}
 
 
+@torch.no_grad()
+def test_a_pipeline_that_multiplies_by_a_number_of_its_own() -> None:
+    plain = autoencoder(MAPS[0])
+    folded = fold_normalisation(plain, pipeline_factor=0.18215)
+    assert LatentNormalisation.of(folded) == LatentNormalisation(shift=0.0, scale=0.18215)
+    expected = MAPS[0].normalise(posterior(plain, pixels())[0])
+    torch.testing.assert_close(posterior(folded, pixels())[0] * 0.18215, expected, rtol=1e-5, atol=1e-5)
+    found = decode(folded, expected / 0.18215)
+    torch.testing.assert_close(found, decode(plain, MAPS[0].denormalise(expected)), rtol=1e-5, atol=1e-5)
+
+
 def test_nothing_to_fold() -> None:
     with pytest.raises(UserError, match="nothing to fold: its shift is 0 and its scale 1"):
         fold_normalisation(tiny.autoencoder())
+    scaled = autoencoder(LatentNormalisation(shift=0.0, scale=0.18215))
+    with pytest.raises(UserError, match=r"nothing to fold: its shift is 0 and its scale 0\.18215"):
+        fold_normalisation(scaled, pipeline_factor=0.18215)
 
 
 @torch.no_grad()

@@ -137,10 +137,11 @@ def _normalisation(facts: CardFacts) -> str:
     if folded and origin is not None:
         lines.append(
             "Folded: the 1x1 convolutions after the encoder and before the decoder contain the map "
-            f"`z_n = (z - {origin.map.shift!r}) * {origin.map.scale!r}`. What `encode` gives is what a generator "
-            "should see, and what `decode` takes. Do not shift or scale it again. The log-variance is of the same "
-            "latents, and its clamp to [-30, 20] now acts on their scale."
+            f"`z -> (z - {origin.map.shift!r}) * {origin.map.scale!r}`; do not apply it again. The log-variance is of "
+            "the mapped latents, and its clamp to [-30, 20] acts on their scale."
         )
+        if (shift, scale) == (0.0, 1.0):
+            lines.append("What `encode` gives is what a generator should see, and what `decode` takes.")
     if (shift, scale) != (0.0, 1.0):
         lines.append(
             f"A generator should see `z_n = (z - shift) * scale` with `shift_factor` {shift!r} and `scaling_factor` "
@@ -187,11 +188,12 @@ def _of_run(content: dict[str, Any], arm: str) -> tuple[dict[str, str], list[str
     arms = content["arms"]
     values = arms.get(arm, next(iter(arms.values())) if len(arms) == 1 else {})
     measured = {name: f"{value:.6g}" for name, value in values.items() if value is not None and name.startswith(_SHOWN)}
-    data = content.get("protocol", {}).get("data", {})
-    networks = content.get("protocol", {}).get("feature_networks", {})
+    protocol = content.get("protocol", {})
+    networks = protocol.get("feature_networks", {})
+    count, size = protocol.get("reconstructions", {}).get("count"), protocol.get("data", {}).get("image_size")
     lines = [
-        f"On {data.get('held_out', '?')} held-out images of {data.get('image_size', '?')} pixels; reconstructions "
-        "decode the posterior mean. One training run, no interval over seeds.",
+        f"On {'an unrecorded number of' if count is None else count} held-out images of {size or 'unrecorded'} pixels; "
+        "reconstructions decode the posterior mean. One training run, no interval over seeds.",
         *(f"`{name}` has seen the features that alignment used." for name in networks if _seen(networks[name])),
         "`fd` is a Fréchet distance in the named network's features and not comparable with published FIDs.",
     ]

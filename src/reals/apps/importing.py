@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from reals.apps.origin import Alignment, Mode, Origin, alignment_of, public_name, read_origin
+from reals.apps.origin import Alignment, Mode, Origin, alignment_of, public_name, read_origin, without_statistics
 from reals.latents.align import CONFIG_NAME, AlignHeads
 from reals.latents.foreign_heads import recognise_heads
 from reals.latents.normalise import SD_VAE_SCALING, LatentNormalisation, MinMax, Standardise
@@ -161,7 +161,7 @@ def _normalise(location: str, source: _Source, config: ImportConfig) -> LatentNo
         normalisation = LatentNormalisation.of(source.autoencoder)
         say(f"normalisation: as it was, shift {normalisation.shift:g}, scale {normalisation.scale:g}")
         if statistics is None:
-            say(f"{location}: no latent statistics (mean_std.json); reals encode measures them on photos")
+            say(without_statistics(location))
         return normalisation
     if statistics is None:
         raise UserError(

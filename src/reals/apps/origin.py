@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from reals.latents.align import CONFIG_NAME as HEADS_NAME
 from reals.latents.normalise import LatentNormalisation
+from reals.latents.statistics import STATISTICS_NAME
 from reals.runtime.config import from_dict, to_dict
 from reals.runtime.io import read_json, write_json
 
@@ -36,7 +37,7 @@ class Origin:
     normalisation: Mode
     """Whether shift and scale stand in ``config.json`` or are part of the weights."""
     map: LatentNormalisation
-    """From the latents of the network before any folding to normalised ones."""
+    """What ``config.json`` says, or what the weights contain since folding."""
     alignment: Alignment | None
     """None where nothing says that it was aligned."""
 
@@ -61,6 +62,16 @@ def public_name(location: str) -> str:
     if path.exists() or location.startswith((".", "/", "~")) or location.count("/") != 1:
         return path.resolve().name
     return location
+
+
+def without_statistics(location: str) -> str:
+    """Return the line for an autoencoder that brings no latent statistics: where they can come from."""
+    if Path(location).expanduser().exists():
+        return f"{location}: has no {STATISTICS_NAME}; reals encode measures latent statistics on photos"
+    return (
+        f"{location}: by a hub id only weights and configuration come; reals pull also brings latent statistics and "
+        "alignment heads, where the repository has them"
+    )
 
 
 def alignment_of(directory: Path) -> Alignment | None:

@@ -22,6 +22,8 @@ class ExportArguments:
     """Shift and scale as numbers in config.json, or as part of the weights."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Type of the stored weights."""
+    pipeline_factor: float = 1.0
+    """For folded: what the program that will use it multiplies latents by, such as 0.18215; 1 for none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,13 @@ def export(arguments: Sequence[str]) -> None:
     from reals.apps.export import export_autoencoder
     from reals.runtime.progress import say
 
-    out = export_autoencoder(parsed.autoencoder, parsed.out, normalisation=parsed.normalisation, dtype=parsed.dtype)
+    out = export_autoencoder(
+        parsed.autoencoder,
+        parsed.out,
+        normalisation=parsed.normalisation,
+        dtype=parsed.dtype,
+        pipeline_factor=parsed.pipeline_factor,
+    )
     say(f"autoencoder: {out}")
 
 

@@ -19,22 +19,33 @@ from reals.models.autoencoder import AutoencoderKL, latent_channels
 from reals.runtime.errors import UserError
 
 
-def fold_normalisation(autoencoder: AutoencoderKL) -> AutoencoderKL:
-    """Return a copy whose raw latents are the normalised ones of ``autoencoder``; its scale is 1 and its shift 0.
+def folded_part(normalisation: LatentNormalisation, pipeline_factor: float = 1.0) -> LatentNormalisation:
+    """Return the map that weights must contain so that multiplying by ``pipeline_factor`` completes the normalisation.
 
-    A missing ``quant_conv`` or ``post_quant_conv`` (Flux, SD3) is added: the neighbouring 3x3 convolution pads with
-    zeros, so a shift moved into that one would be wrong along the border.
+    Raises:
+        UserError: there is nothing to fold.
+    """
+    if (normalisation.shift, normalisation.scale) == (0.0, pipeline_factor):
+        raise UserError(f"there is nothing to fold: its shift is 0 and its scale {pipeline_factor:g}; export factors")
+    return LatentNormalisation(shift=normalisation.shift, scale=normalisation.scale / pipeline_factor)
+
+
+def fold_normalisation(autoencoder: AutoencoderKL, pipeline_factor: float = 1.0) -> AutoencoderKL:
+    """Return a copy whose raw latents, times ``pipeline_factor``, are the normalised ones of ``autoencoder``.
+
+    Its shift is 0 and its scaling factor ``pipeline_factor``: 1, unless it is meant for a program that multiplies by a
+    number of its own. A missing ``quant_conv`` or ``post_quant_conv`` (Flux, SD3) is added: the neighbouring 3x3
+    convolution pads with zeros, so a shift moved into that one would be wrong along the border.
 
     Raises:
         UserError: there is nothing to fold, or ``config.json`` normalises each channel by itself.
     """
-    normalisation = LatentNormalisation.of(autoencoder)
-    if (normalisation.shift, normalisation.scale) == (0.0, 1.0):
-        raise UserError("there is nothing to fold: its shift is 0 and its scale 1; export it with factors")
+    normalisation = folded_part(LatentNormalisation.of(autoencoder), pipeline_factor)
     convolutions = _folded_convolutions(autoencoder.state_dict(), latent_channels(autoencoder), normalisation)
     network: Any = type(autoencoder)
+    changes: dict[str, Any] = {"use_quant_conv": True, "use_post_quant_conv": True}
     # Not None: diffusers' Flux and SD3 pipelines add the shift without asking.
-    changes = {"use_quant_conv": True, "use_post_quant_conv": True, "scaling_factor": 1.0, "shift_factor": 0.0}
+    changes |= {"scaling_factor": pipeline_factor, "shift_factor": 0.0}
     # The names with underscores are diffusers' notes; one of them would turn changes back into defaults.
     config = {name: value for name, value in autoencoder.config.items() if not name.startswith("_")}
     folded = network.from_config({**config, **changes})
@@ -71,7 +82,7 @@ def _convolution(
 
 
 def fold_heads(heads: AlignHeads, normalisation: LatentNormalisation) -> AlignHeads:
-    """Return a copy that predicts from normalised latents what ``heads`` predict from raw ones.
+    """Return a copy that predicts from latents after ``normalisation`` what ``heads`` predict from those before it.
 
     Both heads begin with a linear layer, and the pooled one with a mean over cells, so this is exact, too.
     """
