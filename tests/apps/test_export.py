@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 from torch import nn
 
 from reals.apps.export import Precision, export_autoencoder
-from reals.apps.importing import import_autoencoder
+from reals.apps.importing import ImportConfig, import_autoencoder
 from reals.apps.origin import Alignment, Mode, Origin, alignment_of, read_origin, without_statistics
 from reals.latents.align import AlignHeads
 from reals.latents.codec import LatentCodec
 from reals.latents.normalise import LatentNormalisation
 from reals.latents.statistics import LatentStatistics, read_statistics
-from reals.models.autoencoder import load_autoencoder, save_autoencoder
+from reals.models.autoencoder import load_autoencoder, posterior, save_autoencoder
 from reals.runtime.errors import UserError
+from reals.runtime.io import write_json
 from tests.apps import exchanged
 
 
@@ -187,6 +188,19 @@ def test_where_it_comes_from(trained: Path, tmp_path: Path) -> None:
     assert (again.normalisation, again.map, again.alignment) == ("folded", exchanged.MAP, expected.alignment)
     assert read_origin(trained) is None
     assert not any(str(tmp_path) in path.read_text() for path in out.glob("*.json"))
+
+
+@torch.no_grad()
+def test_the_record_of_folding_twice_is_the_whole_map(trained: Path, tmp_path: Path) -> None:
+    once = export_autoencoder(str(trained), tmp_path / "once", normalisation="folded")
+    write_json(tmp_path / "other.json", {"mean": 2.0, "std": 4.0, "min": -9.0, "max": 9.0})
+    config = ImportConfig(normalisation="std", statistics=tmp_path / "other.json")
+    again = import_autoencoder(str(once), tmp_path / "again", config)
+    origin = read_origin(export_autoencoder(str(again), tmp_path / "twice", normalisation="folded"))
+    assert origin is not None
+    raw, _ = posterior(load_autoencoder(trained), exchanged.pixels())
+    found, _ = posterior(load_autoencoder(tmp_path / "twice"), exchanged.pixels())
+    torch.testing.assert_close(found, origin.map.normalise(raw), rtol=1e-5, atol=1e-5)
 
 
 def test_a_run_knows_the_encoder(tmp_path: Path) -> None:
