@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.apps.report_run import UNSEEN, change, metrics, single_arm, write_run
 
 from reals.apps.report import write_report
 from reals.runtime.errors import UserError
+from tests.apps.report_run import UNSEEN, change, metrics, single_arm, write_run
 
 _VOID = {"br", "hr", "img", "link", "meta"}
 

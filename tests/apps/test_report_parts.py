@@ -3,13 +3,13 @@
 from itertools import pairwise
 
 import pytest
-from tests.apps.report_run import metrics
 
 from reals.apps.report import formatting
 from reals.apps.report.catalogue import describe, sort_key
 from reals.apps.report.charts import Scale
 from reals.apps.report.curves import smoothed, thinned
 from reals.apps.report.markup import Html, tag
+from tests.apps.report_run import metrics
 
 
 @pytest.mark.parametrize(

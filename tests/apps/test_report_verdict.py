@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.apps.report_run import SEEN, UNSEEN, change, metrics, single_arm, write_run
 
 from reals.apps.report.inputs import Run, read_run
 from reals.apps.report.verdict import Verdict, confidence, judge, price
+from tests.apps.report_run import SEEN, UNSEEN, change, metrics, single_arm, write_run
 
 HELPED = change(3.0, 2.4, "lower", 0.05)
 HURT = change(3.0, 3.6, "lower", 0.05)

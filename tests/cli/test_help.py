@@ -30,7 +30,7 @@ def test_the_overview_imports_nothing_heavy() -> None:
     assert imported_by("--help") == set()
 
 
-@pytest.mark.parametrize("verb", ["report", "evaluate"])
+@pytest.mark.parametrize("verb", ["report", "evaluate", "export", "import", "push", "pull"])
 def test_help_of_what_needs_no_recipe_imports_nothing_heavy(verb: str) -> None:
     assert imported_by(verb, "--help") == set()
 
@@ -62,6 +62,10 @@ FLAGS = {
     "train": ("--latents", "--autoencoder", "--out", "--stage2.batch-size"),
     "sample": ("--generator", "--autoencoder", "--out", "--count", "--guidance-scale", "--solver.steps", "--seed"),
     "evaluate": ("REFERENCE", "SAMPLES", "--out", "--replicates"),
+    "export": ("AUTOENCODER", "--out", "--normalisation", "--dtype", "--pipeline-factor"),
+    "import": ("SOURCE", "--out", "--normalisation", "--factor", "--statistics", "--weights", "--norm-groups"),
+    "push": ("DIR", "REPO_ID", "--private", "--license"),
+    "pull": ("REPO_ID", "--out", "--revision"),
     "report": ("DIR",),
 }
 

@@ -1,6 +1,7 @@
 """Statistics and normalisation against the paper's numbers, and through the autoencoder's own configuration."""
 
 import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from reals.latents.statistics import (
     LatentStatistics,
     LatentStatisticsAccumulator,
     latent_statistics,
+    mapped_statistics,
     read_statistics,
     write_statistics,
 )
@@ -128,6 +130,25 @@ def test_statistics_file_has_the_authors_keys(tmp_path: Path) -> None:
     write_statistics(tmp_path, PAPER)
     saved = json.loads((tmp_path / "mean_std.json").read_text())
     assert saved == {"mean": -0.016722, "std": 1.0266, "min": -6.86283, "max": 10.76242, "count": 10_000}
+
+
+def test_a_file_without_our_count_stays_one(tmp_path: Path) -> None:
+    theirs = {"mean": -0.016722, "std": 1.0266, "min": -6.86283, "max": 10.76242}
+    (tmp_path / "mean_std.json").write_text(json.dumps(theirs))
+    found = read_statistics(tmp_path)
+    assert found == replace(PAPER, count=None)
+    assert MinMax().from_statistics(found) == MinMax().from_statistics(PAPER)
+    write_statistics(tmp_path, found)
+    assert json.loads((tmp_path / "mean_std.json").read_text()) == theirs
+
+
+@pytest.mark.parametrize("scale", [0.5, -2.0])
+def test_mapped_statistics_are_those_of_mapped_latents(scale: float) -> None:
+    latents = torch.randn(5, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    normalisation = LatentNormalisation(shift=0.7, scale=scale)
+    found = mapped_statistics(latent_statistics([latents]), 0.7, scale)
+    expected = latent_statistics([normalisation.normalise(latents)])
+    assert asdict(found) == pytest.approx(asdict(expected))
 
 
 def test_missing_and_malformed_statistics(tmp_path: Path) -> None:

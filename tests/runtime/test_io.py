@@ -10,9 +10,11 @@ from reals.runtime.errors import UserError
 from reals.runtime.io import (
     atomic_directory,
     atomic_path,
+    load_foreign_state,
     load_state,
     load_tensors,
     read_json,
+    refuse_existing,
     remove_leftovers,
     save_state,
     save_tensors,
@@ -178,6 +180,36 @@ def test_tensors_without_names_are_no_state(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")  # noqa: TID251
     with pytest.raises(UserError, match=r"list\.pt: holds a list instead of named tensors"):
         load_state(tmp_path / "list.pt")
+
+
+def test_a_foreign_checkpoint_is_read_and_its_code_is_not(tmp_path: Path) -> None:
+    path, victim = tmp_path / "a.ckpt", tmp_path / "executed"
+    save_state(path, {"state_dict": {"x": torch.ones(2)}, "epoch": 3})
+    assert torch.equal(load_foreign_state(path)["state_dict"]["x"], torch.ones(2))
+    save_state(path, {"state_dict": {"x": torch.ones(2)}, "callback": Exploit(victim)})
+    with pytest.raises(UserError, match=r"a\.ckpt: holds a \w+\.mkdir besides tensors, .* where you trust the file"):
+        load_foreign_state(path)
+    assert not victim.exists()
+    whole = path.read_bytes()
+    for length in (0, 4, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"a\.ckpt: not a whole torch checkpoint"):
+            load_foreign_state(path)
+    with pytest.raises(UserError, match="no such file"):
+        load_foreign_state(tmp_path / "absent")
+
+
+def test_only_a_free_place_becomes_a_directory(tmp_path: Path) -> None:
+    refuse_existing(tmp_path / "a" / "b")
+    (tmp_path / "empty").mkdir()
+    refuse_existing(tmp_path / "empty")
+    write_text(tmp_path / "full" / "file", "x")
+    with pytest.raises(UserError, match="full: exists already; give another --out"):
+        refuse_existing(tmp_path / "full")
+    for place in ("file", "file/below", "file/far/below"):
+        with pytest.raises(UserError, match="file: is a file; give a directory as --out"):
+            refuse_existing(tmp_path / "full" / place)
+    assert names(tmp_path) == ["empty", "full"]
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

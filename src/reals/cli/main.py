@@ -16,6 +16,13 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("reals.cli.stages:train", "stage 2: train a diffusion transformer on cached latents"),
     "sample": ("reals.cli.stages:sample", "generate images into an .npz and a picture"),
     "evaluate": ("reals.cli.measures:evaluate", "distances and scores between two sets of images"),
+    "export": (
+        "reals.cli.exchange:export",
+        "an autoencoder for other programs, its normalisation in numbers or weights",
+    ),
+    "import": ("reals.cli.exchange:import_", "an autoencoder from a checkpoint, a release or the hub"),
+    "push": ("reals.cli.exchange:push", "an autoencoder to the Hugging Face Hub, with a model card"),
+    "pull": ("reals.cli.exchange:pull", "an autoencoder from the Hugging Face Hub"),
     "report": ("reals.cli.measures:report", "one self-contained HTML page for a run"),
 }
 

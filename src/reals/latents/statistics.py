@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -29,11 +30,11 @@ class LatentStatistics:
     """Smallest element; it depends on how many images were seen."""
     max: float
     """Largest element; likewise."""
-    count: int
-    """Images measured; the authors of ReaLS take 10,000."""
+    count: int | None
+    """Images measured (the authors of ReaLS take 10,000), or None where a file of theirs does not say."""
 
     def __post_init__(self) -> None:
-        if self.count < 1:
+        if self.count is not None and self.count < 1:
             raise ValueError(f"count is {self.count}; it must be at least 1")
         if not all(math.isfinite(value) for value in (self.mean, self.std, self.min, self.max)):
             raise ValueError("latent statistics are not finite")
@@ -79,7 +80,7 @@ class LatentStatisticsAccumulator:
         return LatentStatistics(mean=self._mean, std=std, min=self._min, max=self._max, count=self._images)
 
 
-def latent_statistics(batches: Iterable[Float[Tensor, "b c rows columns"]]) -> LatentStatistics:
+def latent_statistics(batches: Iterable[Float[Tensor, "_ c rows columns"]]) -> LatentStatistics:
     """Return the statistics of batches of raw latents (posterior samples)."""
     accumulator = LatentStatisticsAccumulator()
     with torch.no_grad():
@@ -89,8 +90,9 @@ def latent_statistics(batches: Iterable[Float[Tensor, "b c rows columns"]]) -> L
 
 
 def write_statistics(directory: Path, statistics: LatentStatistics) -> None:
-    """Write ``mean_std.json`` into an autoencoder's directory."""
-    write_json(directory / STATISTICS_NAME, dataclasses.asdict(statistics))
+    """Write ``mean_std.json`` into an autoencoder's directory: the authors' four numbers and, if known, the count."""
+    values = dataclasses.asdict(statistics)
+    write_json(directory / STATISTICS_NAME, {name: value for name, value in values.items() if value is not None})
 
 
 def read_statistics(directory: Path) -> LatentStatistics:
@@ -99,5 +101,38 @@ def read_statistics(directory: Path) -> LatentStatistics:
     Raises:
         UserError: it is missing or malformed.
     """
-    path = directory / STATISTICS_NAME
-    return from_dict(LatentStatistics, read_json(path), str(path))
+    return read_statistics_file(directory / STATISTICS_NAME)
+
+
+def read_statistics_file(path: Path) -> LatentStatistics:
+    """Read a file like ``mean_std.json``, ours or the authors', which lacks the count.
+
+    Each number may stand in a list of its own, as an array of one element is written.
+
+    Raises:
+        UserError: it is missing or malformed, or has several numbers of a kind, one per channel.
+    """
+    values = read_json(path)
+    if isinstance(values, dict):
+        values = {"count": None} | {name: _single(value, f"{path}.{name}") for name, value in values.items()}
+    return from_dict(LatentStatistics, values, str(path))
+
+
+def _single(value: Any, where: str) -> Any:
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list):
+        raise UserError(f"{where}: has {len(value)} numbers; normalisation takes one for all channels")
+    return value
+
+
+def mapped_statistics(statistics: LatentStatistics, shift: float, scale: float) -> LatentStatistics:
+    """Return the statistics of (z - shift) · scale from those of z."""
+    ends = sorted((end - shift) * scale for end in (statistics.min, statistics.max))
+    return LatentStatistics(
+        mean=(statistics.mean - shift) * scale,
+        std=statistics.std * abs(scale),
+        min=ends[0],
+        max=ends[1],
+        count=statistics.count,
+    )

@@ -7,6 +7,7 @@ renamed. Directories that must appear at once are built beside their final place
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -51,6 +52,23 @@ def atomic_directory(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path) -> None:
+    """Check that ``path`` is free to become a new directory; an empty one is as good as none.
+
+    Raises:
+        UserError: something is there, or a file lies where a directory above it would be.
+    """
+    if path.is_dir():
+        if any(path.iterdir()):
+            raise UserError(f"{path}: exists already; give another --out")
+        return
+    for place in (path, *path.parents):
+        if place.is_dir():
+            return
+        if place.exists():
+            raise UserError(f"{place}: is a file; give a directory as --out")
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -141,6 +159,48 @@ def load_state(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a whole file of tensors ({reason})") from None
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__} instead of named tensors")
+    return state
+
+
+def load_foreign_state(path: Path) -> dict[Any, Any]:
+    """Read a checkpoint that another program wrote, with ``weights_only=True``: nothing in the file is executed.
+
+    Raises:
+        UserError: the file is missing or damaged, is no dictionary, or holds objects that only running its code could
+            restore; the message says how to save it again without them.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    # A damaged file can fail at any of the unpickler's steps.
+    except (
+        AttributeError,
+        EOFError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        if foreign is None:
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise UserError(f"{path}: not a whole torch checkpoint ({reason})") from None
+        keep = "'state_dict' in k or 'ema' in k or hasattr(v, 'shape')"
+        raise UserError(
+            f"{path}: holds a {foreign[1]} besides tensors, which only running code from the file could restore; where "
+            'you trust the file, save its tensors alone: python -c "import torch; '
+            f"c = torch.load('{path.name}', map_location='cpu', weights_only=False); "
+            f"torch.save({{k: v for k, v in c.items() if {keep}}}, 'tensors.pt')\""
+        ) from None
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: holds a {type(state).__name__}, not a dictionary of tensors; give a checkpoint")
     return state
 
 
