@@ -201,9 +201,9 @@ def test_a_checkpoint_that_would_run_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a whole torch checkpoint"),
-        (b"hello", "not a whole torch checkpoint"),
-        (None, "not a whole torch checkpoint"),
+        (b"", "not a whole file of tensors"),
+        (b"hello", "not a whole file of tensors"),
+        (None, "not a whole file of tensors"),
     ],
 )
 def test_damaged_checkpoints(content: bytes | None, message: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from reals.models.autoencoder import AutoencoderKL, latent_channels, load_autoen
 from reals.models.checkpoint import find_autoencoder
 from reals.models.compvis import from_compvis, is_compvis, to_current_names
 from reals.runtime.errors import UserError
-from reals.runtime.io import load_foreign_state, load_tensors, refuse_existing
+from reals.runtime.io import load_state, load_tensors, refuse_existing
 from reals.runtime.progress import say
 
 Normalisation = Literal["max-min", "std", "keep"]
@@ -124,7 +124,7 @@ def _read_directory(location: str, config: ImportConfig) -> _Source:
 
 
 def _read_checkpoint(path: Path, config: ImportConfig) -> _Source:
-    checkpoint = load_tensors(path) if path.suffix == ".safetensors" else load_foreign_state(path)
+    checkpoint = load_tensors(path) if path.suffix == ".safetensors" else load_state(path)
     try:
         found = find_autoencoder(checkpoint, config.weights)
         renamed = from_compvis(found.tensors) if is_compvis(found.tensors) else to_current_names(found.tensors)

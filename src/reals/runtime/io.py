@@ -140,30 +140,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(dict(state), temporary)
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_state` wrote, with ``weights_only=True``: nothing in the file is executed.
-
-    Raises:
-        UserError: the file is missing, damaged, has no names, or holds more than tensors and plain containers.
-    """
-    import pickle
-
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{path}: not a whole file of tensors ({reason})") from None
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: holds a {type(state).__name__} instead of named tensors")
-    return state
-
-
-def load_foreign_state(path: Path) -> dict[Any, Any]:
-    """Read a checkpoint that another program wrote, with ``weights_only=True``: nothing in the file is executed.
+def load_state(path: Path) -> dict[Any, Any]:
+    """Read a torch checkpoint, ours or another program's, with ``weights_only=True``: nothing in it is executed.
 
     Raises:
         UserError: the file is missing or damaged, is no dictionary, or holds objects that only running its code could
@@ -191,7 +169,7 @@ def load_foreign_state(path: Path) -> dict[Any, Any]:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise UserError(f"{path}: not a whole torch checkpoint ({reason})") from None
+            raise UserError(f"{path}: not a whole file of tensors ({reason})") from None
         keep = "'state_dict' in k or 'ema' in k or hasattr(v, 'shape')"
         raise UserError(
             f"{path}: holds a {foreign[1]} besides tensors, which only running code from the file could restore; where "
@@ -200,7 +178,7 @@ def load_foreign_state(path: Path) -> dict[Any, Any]:
             f"torch.save({{k: v for k, v in c.items() if {keep}}}, 'tensors.pt')\""
         ) from None
     if not isinstance(state, dict):
-        raise UserError(f"{path}: holds a {type(state).__name__}, not a dictionary of tensors; give a checkpoint")
+        raise UserError(f"{path}: holds a {type(state).__name__} instead of named tensors; give a checkpoint")
     return state
 
 
