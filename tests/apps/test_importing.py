@@ -221,7 +221,7 @@ def test_checkpoints_of_something_else(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.pt: holds no autoencoder"):
         import_autoencoder(str(path), tmp_path / "out")
     path = save(tmp_path / "a.pt", [torch.zeros(1)])
-    with pytest.raises(UserError, match="holds a list, not a dictionary"):
+    with pytest.raises(UserError, match="holds a list instead of named tensors"):
         import_autoencoder(str(path), tmp_path / "out")
     path = save(tmp_path / "a.pt", {"state_dict": compvis()})
     with pytest.raises(UserError, match=r"a\.pt: a level has 8 channels, no multiple of 32 groups; give --norm-groups"):
