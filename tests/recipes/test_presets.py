@@ -7,13 +7,19 @@ import pytest
 import torch
 
 import reals.recipes.presets as presets
+from reals.latents.adversarial import AdversarialConfig
+from reals.latents.equivariance import EquivarianceConfig
+from reals.latents.vision_foundation import VisionFoundationConfig
 from reals.models.autoencoder import AutoencoderConfig, downsampling
+from reals.models.lpips import Lpips
+from reals.models.semantic import DinoV2
 from reals.recipes.checks import check_recipe
 from reals.recipes.data import open_data
 from reals.recipes.presets import PRESETS, preset
 from reals.recipes.schema import EvaluationConfig, Pretrained, Recipe, SamplingConfig, Scratch, StageOneConfig
 from reals.recipes.stage_one import packaged_autoencoder
 from reals.runtime.errors import UserError
+from reals.training.config import Cosine
 
 NAMES = tuple(PRESETS)
 
@@ -51,7 +57,7 @@ def test_networks_are_built_for_each_other(name: str) -> None:
 def test_a_recipe_has_the_name_under_which_it_is_found(name: str) -> None:
     assert preset(name).name == name
     build = PRESETS[name].build
-    assert build is getattr(presets, name)
+    assert build is getattr(presets, name.replace("-", "_"))
     assert build.__doc__ is not None
     assert "``reals quickstart``" in build.__doc__ or f"--recipe {name}" in build.__doc__
 
@@ -80,6 +86,41 @@ def test_rendered_data_have_the_recipes_size(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(preset(name).autoencoder, Scratch)])
 def test_a_recipe_passes_its_own_checks(name: str) -> None:
     check_recipe(preset(name))
+
+
+def test_stage_one_of_the_paper_has_the_papers_numbers() -> None:
+    """ReaLS, Table 1, and the weights below Eq. 6."""
+    recipe = preset("imagenet256-vae")
+    loss, training = recipe.objective, recipe.stage1.training
+    assert (loss.adversarial.weight, loss.perceptual, loss.kl, recipe.align.weight) == (0.1, 1.0, 2e-5, 1.0)
+    assert (recipe.align.cosine, recipe.align.smooth, recipe.align.depth) == (0.9, 0.1, 2)
+    assert (training.batch_size, training.learning_rate, training.schedule) == (64, 5e-5, Cosine())
+    assert recipe.stage1.epochs == 10
+    assert isinstance(loss.perceptual_network, Lpips)
+    assert recipe.semantic == DinoV2(model="facebook/dinov2-with-registers-large")
+    # 10 passes over what is left of ImageNet's 1,281,167 photos.
+    assert recipe.stage1.loop(1_268_000).steps == 198_125
+    assert replace(recipe.stage1, epochs=None).loop(1_268_000) == training
+    with pytest.raises(ValueError, match="epochs is 0"):
+        replace(recipe.stage1, epochs=0.0)
+
+
+def test_every_alignment_belongs_to_the_aligned_arm_alone() -> None:
+    rivals = {"vision_foundation": VisionFoundationConfig(weight=0.1), "equivariance": EquivarianceConfig(weight=0.5)}
+    recipe = replace(preset("debug"), **rivals)
+    baseline = recipe.for_arm("baseline")
+    assert recipe.for_arm("aligned") == recipe
+    assert recipe.aligns
+    assert not baseline.aligns
+    assert baseline.equivariance.weight == baseline.vision_foundation.weight == baseline.align.weight == 0
+    assert replace(recipe, align=replace(recipe.align, weight=0.0)).aligns
+
+
+def test_a_discriminator_needs_images_it_can_judge() -> None:
+    recipe = preset("debug")
+    game = replace(recipe.objective, adversarial=AdversarialConfig(weight=0.1))
+    with pytest.raises(UserError, match=r"would see images of 16 pixels and needs 24; lower .*layers"):
+        check_recipe(replace(recipe, objective=game))
 
 
 def test_parts_that_do_not_fit_are_found_before_anything_is_made() -> None:
