@@ -62,6 +62,7 @@ FLAGS = {
     "train": ("--latents", "--autoencoder", "--out", "--stage2.batch-size"),
     "sample": ("--generator", "--autoencoder", "--out", "--count", "--guidance-scale", "--solver.steps", "--seed"),
     "evaluate": ("REFERENCE", "SAMPLES", "--out", "--replicates"),
+    "analyze": ("DIR", "--data", "--out", "--encoder", "--images"),
     "report": ("DIR",),
 }
 

@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("reals.cli.stages:train", "stage 2: train a diffusion transformer on cached latents"),
     "sample": ("reals.cli.stages:sample", "generate images into an .npz and a picture"),
     "evaluate": ("reals.cli.measures:evaluate", "distances and scores between two sets of images"),
+    "analyze": ("reals.cli.analysis:analyze", "what latent spaces are worth, before generators are trained in them"),
     "report": ("reals.cli.measures:report", "one self-contained HTML page for a run"),
 }
 

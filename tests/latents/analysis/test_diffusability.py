@@ -34,7 +34,7 @@ def test_a_space_that_is_better_in_everything_scores_one() -> None:
 
 def test_ties_count_half_and_points_are_shares_of_others_beaten() -> None:
     components = (Component("x", "higher", ""), Component("y", "lower", ""))
-    result = diffusability({"a": {"x": 1, "y": 5}, "b": {"x": 2, "y": 5}, "c": {"x": 3, "y": 1}}, components)
+    result = diffusability({"a": {"x": 1, "y": 5}, "b": {"x": 2, "y": 5.0001}, "c": {"x": 3, "y": 1}}, components)
     assert result is not None
     assert result.points == {"x": {"a": 0.0, "b": 0.5, "c": 1.0}, "y": {"a": 0.25, "b": 0.25, "c": 1.0}}
     assert result.score == {"a": 0.125, "b": 0.375, "c": 1.0}

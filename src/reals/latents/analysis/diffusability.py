@@ -55,7 +55,8 @@ def diffusability(
 ) -> Diffusability | None:
     """Rank spaces by each component and average; None for fewer than two spaces or without a common component.
 
-    With k spaces, one of rank r from the worst gets (r - 1) / (k - 1) points. The score compares the given spaces only:
+    With k spaces, one of rank r from the worst gets (r - 1) / (k - 1) points. Values that agree to three significant
+    digits tie: their order would be noise. The score compares the given spaces only:
     it changes when others are added, and it says nothing of how much better a space is.
     """
     if len(spaces) < 2:
@@ -67,13 +68,17 @@ def diffusability(
         if values is None:
             left_out.append(component.name)
             continue
-        oriented = np.array(list(values.values())) * (1.0 if component.better == "higher" else -1.0)
+        oriented = np.array([_rounded(value) for value in values.values()]) * (1.0 if component.better == "higher" else -1.0)
         shares = (ranks(oriented) - 1.0) / (len(spaces) - 1)
         points[component.name] = dict(zip(values, shares.tolist(), strict=True))
     if not points:
         return None
     score = {space: float(np.mean([shares[space] for shares in points.values()])) for space in spaces}
     return Diffusability(score, points, tuple(left_out))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def component_values(spaces: Mapping[str, Mapping[str, float]], component: Component) -> dict[str, float] | None:
