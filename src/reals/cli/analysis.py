@@ -15,7 +15,7 @@ from reals.recipes.analysis_config import AnalysisConfig
 class AnalyzeArguments:
     """What latent spaces are worth, before generators are trained in them; several are compared side by side.
 
-    DIR is a run of ``reals run`` (its arms are compared), the output of ``reals align``, or any diffusers AutoencoderKL.
+    DIR is a run of ``reals run`` (its arms are compared), the output of ``reals align``, or a diffusers AutoencoderKL.
     Writes ``analysis.json`` and ``analysis.html``; ``reals report`` of a run includes them.
     """
 

@@ -145,7 +145,11 @@ def _check_counts(panel: Panel) -> None:
 def _measure(space: Space, panel: Panel, out: Path) -> dict[str, Any]:
     """Return what is measured of a space, from a file where that was done before."""
     heads = space.path / HEADS_NAME
-    identity = [panel.identity, space.fingerprint, *([sha256_file(space.path / HEADS_WEIGHTS)] if heads.exists() else [])]
+    identity = [
+        panel.identity,
+        space.fingerprint,
+        *([sha256_file(space.path / HEADS_WEIGHTS)] if heads.exists() else []),
+    ]
     key = hashlib.sha256(" ".join(identity).encode()).hexdigest()[:16]
     part, picture = out / _PARTS / f"{key}.json", out / _PARTS / f"{key}.png"
     if not part.exists():

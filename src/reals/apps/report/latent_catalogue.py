@@ -37,7 +37,13 @@ _VIEWS = {
 }
 
 _WORDS: dict[str, tuple[str, str, str, Kind, Better]] = {
-    "latents/linear_probe_accuracy": ("semantics", "Linear probe", "classes read from the whole latent", "share", "higher"),
+    "latents/linear_probe_accuracy": (
+        "semantics",
+        "Linear probe",
+        "classes read from the whole latent",
+        "share",
+        "higher",
+    ),
     "latents/linear_probe_accuracy_pooled": (
         "semantics",
         "Linear probe, pooled",
@@ -53,7 +59,13 @@ _WORDS: dict[str, tuple[str, str, str, Kind, Better]] = {
         "share",
         "higher",
     ),
-    "semantic/cka_patch": ("semantics", "CKA, cells", "likeness of cells to the encoder’s patch features", "plain", None),
+    "semantic/cka_patch": (
+        "semantics",
+        "CKA, cells",
+        "likeness of cells to the encoder’s patch features",
+        "plain",
+        None,
+    ),
     "semantic/cka_patch_centred": (
         "semantics",
         "CKA, cells, centred",
@@ -61,7 +73,13 @@ _WORDS: dict[str, tuple[str, str, str, Kind, Better]] = {
         "plain",
         "higher",
     ),
-    "semantic/cka_pooled": ("semantics", "CKA, pooled", "likeness of images to the encoder’s features", "plain", "higher"),
+    "semantic/cka_pooled": (
+        "semantics",
+        "CKA, pooled",
+        "likeness of images to the encoder’s features",
+        "plain",
+        "higher",
+    ),
     "semantic/patch_cosine": (
         "semantics",
         "Predicted patch features",
@@ -122,7 +140,10 @@ _TRANSFORMS = {
     "mirrored": "mirrored",
 }
 
-_RANKS = {"participation": "participation ratio: weighs the largest directions more", "share": "as a share of the possible"}
+_RANKS = {
+    "participation": "participation ratio: weighs the largest directions more",
+    "share": "as a share of the possible",
+}
 
 
 def describe(name: str) -> Entry:
@@ -141,7 +162,9 @@ def describe(name: str) -> Entry:
             return Entry("equivariance", label, "0 moves with the image, 1.4 is unrelated", "plain", "lower")
         case ["equivariance_psnr", change] if change in _TRANSFORMS:
             label = f"PSNR, {_TRANSFORMS[change]}"
-            return Entry("equivariance", label, "changed latent, decoded, against the changed image", "decibel", "higher")
+            return Entry(
+                "equivariance", label, "changed latent, decoded, against the changed image", "decibel", "higher"
+            )
         case ["equivariance_reencoded_psnr", change] if change in _TRANSFORMS:
             label = f"PSNR re-encoded, {_TRANSFORMS[change]}"
             return Entry("equivariance", label, "what the line above could reach at best", "decibel")

@@ -68,7 +68,9 @@ def diffusability(
         if values is None:
             left_out.append(component.name)
             continue
-        oriented = np.array([_rounded(value) for value in values.values()]) * (1.0 if component.better == "higher" else -1.0)
+        oriented = np.array([_rounded(value) for value in values.values()]) * (
+            1.0 if component.better == "higher" else -1.0
+        )
         shares = (ranks(oriented) - 1.0) / (len(spaces) - 1)
         points[component.name] = dict(zip(values, shares.tolist(), strict=True))
     if not points:
