@@ -196,7 +196,7 @@ def _result(
         "diffusability": _score({space.name: found for space, found in zip(spaces, results, strict=True)}),
         "map": _map(panel),
         "photos": PHOTOS,
-        "protocol": {"data": photos.location, **panel.protocol(), "versions": versions()},
+        "protocol": {"data": photos.source, **panel.protocol(), "versions": versions()},
     }
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from reals.data.store import ImageStore
 from reals.models.autoencoder import downsampling, latent_channels, load_autoencoder
@@ -90,12 +91,11 @@ def _open(name: str, path: Path, directory: Path, arm: str) -> Space:
         fingerprint=weights_fingerprint(autoencoder),
         channels=latent_channels(autoencoder),
         downsampling=downsampling(autoencoder),
-        settings=_settings(directory / "run.json", arm),
+        settings=_settings(_description(directory).get("recipe", {}), arm),
     )
 
 
-def _settings(description: Path, arm: str) -> dict[str, float]:
-    recipe = read_json(description).get("recipe", {}) if description.exists() else {}
+def _settings(recipe: dict[str, Any], arm: str) -> dict[str, float]:
     found = {"kl": recipe.get("objective", {}).get("kl"), "align": recipe.get("align", {}).get("weight")}
     if arm == "baseline":
         found["align"] = 0.0
@@ -107,7 +107,9 @@ class Photos:
     """Where the images are, before any is decoded."""
 
     location: str
-    """As the user or the directory gave it."""
+    """Photos, or prepared images, as the user or the directory gave them."""
+    source: str
+    """What the photos are: where a run took them from, if a run's images are used, else :attr:`location`."""
     store: ImageStore | None
     """The prepared images, or None for photos that are still to be decoded."""
     size: int
@@ -122,39 +124,44 @@ def find_photos(directories: Sequence[Path], data: str | None, image_size: int |
     Raises:
         UserError: there are none, or their size is unknown or not the wanted one.
     """
-    location = data
+    location = source = data
     if location is None:
-        location = next((str(store) for directory in directories if (store := _store_of(directory))), None)
-        if location is None:
+        found = next(((directory, store) for directory in directories if (store := _store_of(directory))), None)
+        if found is None:
             raise UserError(f"{directories[0]}: has no prepared images; give photos or such images with --data")
+        location = str(found[1])
+        source = str(_description(found[0]).get("data", location))
     store = ImageStore(location) if ImageStore.complete(Path(location).expanduser()) else None
     if store is not None:
         if image_size not in (None, store.size):
             raise UserError(f"{location}: holds images of {store.size} pixels, not of --image-size {image_size}")
-        return Photos(location, store, store.size)
+        return Photos(location, source or location, store, store.size)
     size = image_size or next((size for directory in directories if (size := _image_size(directory))), None)
     if size is None:
         raise UserError(f"{location}: photos can be cropped to any size; give --image-size")
     open_data(location, size)
-    return Photos(location, None, size)
+    return Photos(location, location, None, size)
 
 
 def _store_of(directory: Path) -> Path | None:
     """Return the prepared images beside an autoencoder, or those that its run was given."""
     if ImageStore.complete(directory / "images"):
         return directory / "images"
-    description = directory / "run.json"
-    named = Path(str(read_json(description).get("data", ""))) if description.exists() else None
-    return named if named is not None and ImageStore.complete(named) else None
+    named = _description(directory).get("data")
+    return Path(named) if named and ImageStore.complete(named) else None
+
+
+def _description(directory: Path) -> dict[str, Any]:
+    """Return what a run's directory says of it; nothing where there is no run."""
+    path = directory / "run.json"
+    return read_json(path) if path.exists() else {}
 
 
 def _image_size(directory: Path) -> int | None:
     store = _store_of(directory)
     if store is not None:
         return ImageStore(store).size
-    description = directory / "run.json"
-    recipe = read_json(description).get("recipe", {}) if description.exists() else {}
-    return recipe.get("data", {}).get("image_size")
+    return _description(directory).get("recipe", {}).get("data", {}).get("image_size")
 
 
 def check_fit(spaces: Sequence[Space], photos: Photos) -> None:

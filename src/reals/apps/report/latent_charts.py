@@ -92,12 +92,14 @@ def class_map(space: SpaceResult, labels: Sequence[str]) -> Html:
         return tag("figure", tag("figcaption", chip(space)), tag("p", f"No map: it {reason}.", class_="absent"))
     names = list(dict.fromkeys(labels))
     across, down = zip(*points, strict=True)
-    left, top, size = min(across), min(down), max(max(across) - min(across), max(down) - min(down)) or 1.0
+    size = max(max(across) - min(across), max(down) - min(down)) or 1.0
+    # One scale for both axes, the drawing in the middle.
+    left, top = (max(values) + min(values) - size for values in (across, down))
     marks = [
         tag(
             "circle",
-            cx=f"{8 + 304 * (x - left) / size:.1f}",
-            cy=f"{8 + 304 * (y - top) / size:.1f}",
+            cx=f"{8 + 304 * (x - left / 2) / size:.1f}",
+            cy=f"{8 + 304 * (y - top / 2) / size:.1f}",
             r=2.6,
             fill=class_colour(names.index(label)),
         )
@@ -179,7 +181,7 @@ def _places(
     if not log_y:
         return place, formatting.nice_ticks(low, high, 4)
     factors = (
-        (1.0,) if high - low > 1.5 else (1.0, 2.0, 5.0) if high - low > 0.3 else tuple(1 + 0.25 * i for i in range(36))
+        (1.0,) if high - low > 2.0 else (1.0, 2.0, 5.0) if high - low > 0.3 else tuple(1 + 0.25 * i for i in range(36))
     )
     powers = range(math.floor(low), math.ceil(high) + 1)
     return place, [f * 10.0**power for power in powers for f in factors if low <= math.log10(f * 10.0**power) <= high]

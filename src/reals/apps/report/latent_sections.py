@@ -199,8 +199,8 @@ _ABOUT_ATTENTION = (
 )
 _ABOUT_CONSISTENCY = (
     "Cosine similarity of the latents of two augmented views of one photo; further right is more consistent. Raw "
-    "values flatter: a template that all latents share raises them for different photos, too (strokes). Read the distance "
-    "between a dot and its stroke."
+    "values flatter: a template that all latents share raises them for different photos, too (strokes). Read how far a "
+    "dot lies from its stroke."
 )
 _ABOUT_PROBES = (
     "How much of the class can be read from latents, and how like the semantic encoder’s features they are. Bars are "
