@@ -159,6 +159,8 @@ def test_a_run_s_report_has_the_analysis(tmp_path: Path) -> None:
     html = write_report(run).read_text()
     for words in ('href="#latent-space"', "Latent space</h2>", "Diffusability score", "All numbers of the analysis"):
         assert words in html
+    (run / "analysis" / "analysis.json").write_text('{"spaces": [], "format": 7}')
+    assert "format 7, expected 1; analyse again" in write_report(run).read_text()
 
 
 def test_what_is_no_analysis(tmp_path: Path) -> None:

@@ -48,15 +48,18 @@ def measure_images(subject: Subject, findings: Findings) -> None:
 
 def _reconstruction(subject: Subject, findings: Findings, rebuilt: np.ndarray) -> None:
     images = subject.panel.images
-    blocks = [slice(start, start + _BATCH) for start in range(0, len(images), _BATCH)]
-    pairs = [(to_pixels(images[block]), to_pixels(rebuilt[block])) for block in blocks]
-    fidelity = np.concatenate([psnr(*pair) for pair in pairs])
-    findings.measured["reconstruction/psnr"] = subject.panel.mean(fidelity)
+    measures = {"psnr": psnr}
     if min(images.shape[1:3]) >= _SMALLEST_SSIM:
-        likeness = np.concatenate([ssim(*pair) for pair in pairs])
-        findings.measured["reconstruction/ssim"] = subject.panel.mean(likeness)
+        measures["ssim"] = ssim
     else:
         findings.not_measured["reconstruction/ssim"] = f"its window is {_SMALLEST_SSIM} pixels, wider than the photos"
+    found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
+    for start in range(0, len(images), _BATCH):
+        pixels, shown = (to_pixels(array[start : start + _BATCH]) for array in (images, rebuilt))
+        for name, measure in measures.items():
+            found[name].append(measure(pixels, shown))
+    for name, parts in found.items():
+        findings.measured[f"reconstruction/{name}"] = subject.panel.mean(np.concatenate(parts))
 
 
 def _interpolation(subject: Subject, findings: Findings, floor: dict[str, Estimate]) -> None:

@@ -199,8 +199,3 @@ def _consistency(view: str, part: str) -> Entry:
         return Entry("semantics", f"{label}, centred", "the same without the position template", "plain", "higher")
     of = "centred, " if part.startswith("centred") else ""
     return Entry("semantics", f"{label}, {of}different images", "what to hold the line above against")
-
-
-def sort_key(name: str) -> tuple[int, str]:
-    """Order numbers by group; inside one they stay in the order in which they were measured."""
-    return list(GROUPS).index(describe(name).group), ""

@@ -8,6 +8,7 @@ import reals
 from reals.apps.report import latent_sections, tables
 from reals.apps.report.latent_inputs import ANALYSIS_NAME, Analysis, read_analysis
 from reals.apps.report.markup import Html, join, tag
+from reals.runtime.errors import UserError
 from reals.runtime.io import write_text
 
 PAGE_NAME = "analysis.html"
@@ -29,13 +30,15 @@ def write_analysis_page(directory: Path) -> Path:
 def latent_space_section(run_directory: Path) -> Html | None:
     """Return the figures of ``DIR/analysis`` for the report of a run, or None if it was not analysed.
 
-    Raises:
-        UserError: the analysis is not one of this version.
+    An analysis that cannot be read is named there: it must not stop the report of the run.
     """
     directory = run_directory / "analysis"
     if not (directory / ANALYSIS_NAME).exists():
         return None
-    analysis = read_analysis(directory)
+    try:
+        analysis = read_analysis(directory)
+    except UserError as error:
+        return tag("p", str(error), class_="absent")
     parts = [
         part
         for title, about, html in latent_sections.figures(analysis)

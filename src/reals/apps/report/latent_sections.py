@@ -214,4 +214,7 @@ _ABOUT_CHANNELS = (
     "KL divergence to the prior of every channel, in nats per image, largest first. Hollow bars are dead: their content"
     " is less than 16\u202f% of their deviation, so they are noise that a generator has to make all the same."
 )
-_ABOUT_SWEEP = "Against λ_k, the weight of the KL term; a larger dot is a larger standard deviation of latents."
+_ABOUT_SWEEP = (
+    "Against λ_k, the weight of the KL term; a larger dot is a larger standard deviation of latents. λ_k = 0 has no "
+    "place on this axis."
+)
