@@ -21,6 +21,8 @@ CANDIDATES = (
     Component("reconstructions/fd/*", "lower", "what the decoder loses"),
     Component("interpolation_excess/*", "lower", "what mixing adds to that"),
     Component("interpolation_fd_random/*", "lower", "midpoints of any two latents"),
+    Component("spectrum/high_share", "lower", "energy at fine scales, the template included"),
+    Component("equivariance/half", "lower", "a shrunk image has the shrunk latent, the template included"),
     Component("reconstruction/psnr", "higher", "pixel fidelity"),
     Component("latents/linear_probe_accuracy_pooled", "higher", "classes in the mean over positions"),
     Component("semantic/cka_pooled", "higher", "likeness to a semantic encoder"),

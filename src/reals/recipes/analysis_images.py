@@ -83,18 +83,20 @@ def _equivariance(subject: Subject, findings: Findings, name: str, transform: Tr
         findings.not_measured[f"equivariance/{name}"] = f"a grid of {rows} x {columns} cells cannot be shrunk so"
         return
     count = min(len(panel.images), panel.config.equivariance_images)
-    centre = torch.from_numpy(subject.means.mean((0, 2, 3)))
-    errors, moved, again = [], [], []
+    encoded, transformed, moved, again = [], [], [], []
     for start in range(0, count, _BATCH):
         interrupt.stop_if_requested("while measuring equivariance")
         block = slice(start, min(start + _BATCH, count))
         pixels, latents = to_pixels(panel.images[block]), torch.from_numpy(subject.means[block])
-        errors.append(equivariance_error(subject.encode, transform, pixels, latents, centre).numpy())
         changed = transform(pixels)
-        moved.append(psnr(changed, subject.decode(transform(latents))))
-        again.append(psnr(changed, subject.decode(subject.encode(changed))))
+        encoded.append(subject.encode(changed))
+        transformed.append(transform(latents))
+        moved.append(psnr(changed, subject.decode(transformed[-1])))
+        again.append(psnr(changed, subject.decode(encoded[-1])))
+    errors = equivariance_error(torch.cat(encoded), torch.cat(transformed))
     findings.measured |= {
-        f"equivariance/{name}": panel.mean(np.concatenate(errors)),
+        f"equivariance/{name}": panel.mean(errors.raw.numpy()),
+        f"equivariance_centred/{name}": panel.mean(errors.centred.numpy()),
         f"equivariance_psnr/{name}": panel.mean(np.concatenate(moved)),
         f"equivariance_reencoded_psnr/{name}": panel.mean(np.concatenate(again)),
     }

@@ -149,16 +149,21 @@ def _ranks(subject: Subject, findings: Findings) -> None:
 
 
 def _spectra(subject: Subject, findings: Findings) -> None:
-    """Of samples, which a generator has to make, and of means, which carry the content."""
+    """Of samples, which a generator has to make, with and without the template, which is easily learnt; of means."""
     rows, columns = subject.means.shape[2:]
     curves: dict[str, Any] = {"white_noise_share": white_noise_share(rows, columns)}
-    for suffix, latents in (("", subject.samples), ("_of_means", subject.means)):
+    kinds = {
+        "": ("samples", subject.samples),
+        "_centred": ("centred", subject.samples - subject.means.mean(0)),
+        "_of_means": ("means", subject.means),
+    }
+    for suffix, (curve, latents) in kinds.items():
         spectrum = radial_spectrum(latents)
         findings.measured[f"spectrum/high_share{suffix}"] = subject.panel.mean(spectrum.high_share)
         if (spectrum.frequencies <= 0.5 + 1e-9).sum() > 1:
             findings.measured[f"spectrum/slope{suffix}"] = subject.panel.exact(spectral_slope(spectrum))
         curves["frequencies"] = spectrum.frequencies.tolist()
-        curves["means" if suffix else "samples"] = spectrum.power.mean(0).tolist()
+        curves[curve] = spectrum.power.mean(0).tolist()
     findings.curves["spectrum"] = curves
 
 

@@ -93,7 +93,7 @@ class Panel:
     def identity(self) -> str:
         """A hash of everything a space's numbers depend on except the space."""
         parts = {
-            "format": 1,
+            "format": 2,
             "config": to_dict(self.config),
             "images": self.store.fingerprint,
             "encoder": self.encoder.fingerprint,

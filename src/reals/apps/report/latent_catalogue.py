@@ -114,10 +114,18 @@ _WORDS: dict[str, tuple[str, str, str, Kind, Better]] = {
     "spectrum/high_share": (
         "shape",
         "High-frequency energy",
-        "share in the upper half of frequencies, of samples",
+        "share in the upper half of frequencies, of samples; a smooth template lowers it",
+        "share",
+        None,
+    ),
+    "spectrum/high_share_centred": (
+        "shape",
+        "High-frequency energy, centred",
+        "the same without the position template",
         "share",
         "lower",
     ),
+    "spectrum/slope_centred": ("shape", "Spectral slope, centred", "without the position template", "plain", None),
     "spectrum/slope": ("shape", "Spectral slope", "of samples; 0 is white noise, photos have about −2", "plain", None),
     "spectrum/high_share_of_means": (
         "shape",
@@ -158,8 +166,11 @@ def describe(name: str) -> Entry:
             kind: Kind = "share" if suffix == "share" else "plain"
             return Entry("shape", f"{_WORDS[f'rank/{base}'][1]}, {suffix}", _RANKS[suffix], kind)
         case ["equivariance", change] if change in _TRANSFORMS:
-            label = f"Error, {_TRANSFORMS[change]}"
-            return Entry("equivariance", label, "0 moves with the image, 1.4 is unrelated", "plain", "lower")
+            meaning = "0 moves with the image, 1.4 is unrelated; a smooth template lowers it"
+            return Entry("equivariance", f"Error, {_TRANSFORMS[change]}", meaning)
+        case ["equivariance_centred", change] if change in _TRANSFORMS:
+            label = f"Error, centred, {_TRANSFORMS[change]}"
+            return Entry("equivariance", label, "the same without the position template", "plain", "lower")
         case ["equivariance_psnr", change] if change in _TRANSFORMS:
             label = f"PSNR, {_TRANSFORMS[change]}"
             return Entry(

@@ -116,10 +116,14 @@ def probes(analysis: Analysis) -> Html | None:
 
 
 def spectra(analysis: Analysis) -> Html:
-    """Return the radial spectra of samples and of means."""
-    samples = latent_charts.spectra(analysis, "samples", "Posterior samples: what is generated")
-    means = latent_charts.spectra(analysis, "means", "Posterior means: content without noise")
-    return join([legend(analysis, "dashed: white noise"), tag("div", samples, means, class_="curves")])
+    """Return the radial spectra of samples, with and without the template, and of means."""
+    drawn = {
+        "samples": "Posterior samples: what is generated",
+        "centred": "Samples without the position template",
+        "means": "Posterior means: content without noise",
+    }
+    charts = [latent_charts.spectra(analysis, which, title) for which, title in drawn.items()]
+    return join([legend(analysis, "dashed: white noise"), tag("div", *charts, class_="curves")])
 
 
 def channels(analysis: Analysis) -> Html:
@@ -208,7 +212,8 @@ _ABOUT_PROBES = (
 )
 _ABOUT_SPECTRA = (
     "Mean power by spatial frequency, in cycles per cell, each space divided by its own mean. Diffusion makes low "
-    "frequencies first; a line that falls to the right is easier to generate than a flat one."
+    "frequencies first; a line that falls to the right is easier to generate than a flat one. A smooth template that "
+    "all latents share makes it fall, too, and says nothing of images: the second chart is without it."
 )
 _ABOUT_CHANNELS = (
     "KL divergence to the prior of every channel, in nats per image, largest first. Hollow bars are dead: their content"

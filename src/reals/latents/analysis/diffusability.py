@@ -30,8 +30,10 @@ class Component:
 
 COMPONENTS = (
     Component("interpolation_fd/*", "lower", "decoded midpoints of neighbouring latents look like photos (2603.05630)"),
-    Component("spectrum/high_share", "lower", "less energy at fine scales, which diffusion makes last (2502.14831)"),
-    Component("equivariance/half", "lower", "a shrunk image has the shrunk latent (2502.09509)"),
+    Component(
+        "spectrum/high_share_centred", "lower", "less energy at fine scales, which diffusion makes last (2502.14831)"
+    ),
+    Component("equivariance_centred/half", "lower", "a shrunk image has the shrunk latent (2502.09509)"),
     Component("semantic_consistency/all/centred", "higher", "augmented views of an image stay alike (2502.00359)"),
     Component("latents/knn_accuracy", "higher", "images of a class lie together"),
     Component("latents/dead_share", "lower", "channels without content are noise that must be generated all the same"),

@@ -1,14 +1,10 @@
 """Does the latent move as the image does? Equivariance under scaling, rotation and mirroring (EQ-VAE, 2502.09509)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
-
-Map = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,24 +69,34 @@ TRANSFORMS: dict[str, Transform] = {
 """What latents are tested on; those that do not fit the latent grid are left out."""
 
 
-@torch.no_grad()
-def equivariance_error(
-    encode: Map,
-    transform: Transform,
-    pixels: Float[Tensor, "b 3 h w"],
-    latents: Float[Tensor, "b c rows columns"],
-    centre: Float[Tensor, " c"],
-) -> Float[Tensor, " b"]:
-    """Return ‖E(τx) - τE(x)‖ / ‖E(τx) - m‖ of each image: 0 is equivariant, √2 about unrelated.
+@dataclass(frozen=True, eq=False)
+class EquivarianceResult:
+    """Errors, one per image: 0 is equivariant, about √2 unrelated."""
 
-    Args:
-        encode: E, from pixels to latents (posterior means).
-        transform: τ.
-        pixels: x.
-        latents: E(x).
-        centre: m, the mean of each channel over the data: an offset common to all latents must not shrink the error.
+    raw: Float[Tensor, " n"]
+    """‖E(τx) - τE(x)‖ / ‖E(τx) - m‖, with m the mean of each channel: an offset must not shrink the error."""
+    centred: Float[Tensor, " n"]
+    """The same after subtracting from E(τx) and from τE(x) their means at each position. A smooth template common to
+    all latents survives shrinking and mirroring, so that it shrinks the raw error whatever the content does."""
+
+
+def equivariance_error(
+    changed: Float[Tensor, "n c rows columns"], moved: Float[Tensor, "n c rows columns"]
+) -> EquivarianceResult:
+    """Compare E(τx), the latents of changed images, with τE(x), the changed latents of the images.
+
+    Raises:
+        ValueError: fewer than two images, whose mean would be the image itself.
     """
-    changed = encode(transform(pixels)).float()
-    difference = (changed - transform(latents).float()).flatten(1).norm(dim=1)
-    size = (changed - centre[:, None, None]).flatten(1).norm(dim=1)
-    return difference / size.clamp_min(1e-12)
+    if len(changed) < 2:
+        raise ValueError(f"a template needs at least two images, found {len(changed)}")
+    changed, moved = changed.double(), moved.double()
+    template = changed.mean(0)
+    return EquivarianceResult(
+        raw=_relative(changed - moved, changed - template.mean((1, 2))[:, None, None]),
+        centred=_relative((changed - template) - (moved - moved.mean(0)), changed - template),
+    )
+
+
+def _relative(difference: Tensor, whole: Tensor) -> Tensor:
+    return (difference.flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1).clamp_min(1e-12)).float()
