@@ -66,6 +66,7 @@ FLAGS = {
     "import": ("SOURCE", "--out", "--normalisation", "--factor", "--statistics", "--weights", "--norm-groups"),
     "push": ("DIR", "REPO_ID", "--private", "--license"),
     "pull": ("REPO_ID", "--out", "--revision"),
+    "analyze": ("DIR", "--data", "--out", "--encoder", "--images"),
     "report": ("DIR",),
 }
 

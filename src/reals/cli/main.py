@@ -23,6 +23,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "import": ("reals.cli.exchange:import_", "an autoencoder from a checkpoint, a release or the hub"),
     "push": ("reals.cli.exchange:push", "an autoencoder to the Hugging Face Hub, with a model card"),
     "pull": ("reals.cli.exchange:pull", "an autoencoder from the Hugging Face Hub"),
+    "analyze": ("reals.cli.analysis:analyze", "what latent spaces are worth, before generators are trained in them"),
     "report": ("reals.cli.measures:report", "one self-contained HTML page for a run"),
 }
 

@@ -8,6 +8,7 @@ from reals.apps.report import charts, curves, formatting, tables
 from reals.apps.report.catalogue import describe, guidance_scale, guidance_words
 from reals.apps.report.charts import arm_chip, glyph, network_badge
 from reals.apps.report.inputs import Change, Run, State
+from reals.apps.report.latent_page import latent_space_section
 from reals.apps.report.markup import Html, join, tag
 from reals.apps.report.pictures import picture
 from reals.apps.report.verdict import (
@@ -49,6 +50,9 @@ def build(run: Run, verdict: Verdict) -> list[Section]:
     ]
     if run.compared:
         made.append(_section("changes", "Changes", _ABOUT_FOREST, tag("div", _key(), charts.forest(run))))
+    latents = latent_space_section(run.directory)
+    if latents is not None:
+        made.append(_section("latent-space", "Latent space", _ABOUT_LATENTS, latents))
     speed = tables.speed(run) if run.speed else _absent("No times in metrics.json.")
     protocol = tables.protocol(run.protocol) if run.protocol else _absent("No protocol in metrics.json.")
     return [
@@ -235,6 +239,10 @@ _ABOUT_LADDER = (
     "Fréchet distances to the reference photos; left is closer. Samples cannot be expected to pass the reconstructions "
     "of their own autoencoder, nor those to pass fresh real photos. Absolute values of different networks have "
     "different scales."
+)
+
+_ABOUT_LATENTS = (
+    "What the arms’ latent spaces are worth by themselves, as reals analyze measured them on held-out photos."
 )
 
 _SEEN = "“Seen”: alignment was trained on that network’s features, so its numbers favour the aligned arm."

@@ -1,4 +1,6 @@
-"""What a latent space knows before any generator is trained on it: probes, semantic consistency, position templates.
+"""What a latent space is worth before any generator is trained on it.
 
-Functions return one value per item, so that a bootstrap over items can follow.
+Probes, semantic consistency, templates, spectra, rank, equivariance, likeness to a semantic encoder, and one score of
+all that.
+Functions of several items return one value per item, so that a bootstrap over items can follow.
 """
