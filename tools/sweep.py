@@ -1,9 +1,9 @@
 """Train stage 1 at every point of a grid of λ_a, λ_k and latent channels, each from the same start, and analyse all.
 
-``python tools/sweep.py PHOTOS OUT --channels 4 16 --align 0 0.1 0.3 1 --kl 2e-5 8e-5``. Points of equal channels start from one autoencoder trained without alignment. With ``--generator`` every point also gets a generator,
-samples and measurements by one shared classifier, for ``tools/rank_correlation.py``. ``--part 0 --parts 2`` does every
-second point, so that two single-threaded processes can share the grid; call it once more without parts to analyse.
-Finished points are kept.
+``python tools/sweep.py PHOTOS OUT --channels 4 16 --align 0 0.1 0.3 1 --kl 2e-5 8e-5``. Points of equal channels start
+from one autoencoder trained without alignment. With ``--generator`` every point also gets a generator, samples and
+measurements by one shared classifier, for ``tools/rank_correlation.py``. With ``--part 0 --parts 2`` and its twin two
+single-threaded processes share the grid; call it once more without parts to analyse. Finished points are kept.
 """
 
 import itertools

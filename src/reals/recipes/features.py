@@ -70,25 +70,20 @@ class ComputedFeatures:
         store: ImageStore,
         rows: np.ndarray,
         device: torch.device,
-        dtype: torch.dtype,
     ):
         self._encoder, self._grid, self._store, self._rows = encoder, grid, store, rows
-        self._device, self._dtype = device, dtype
+        self._device = device
         self.patch_dim = encoder.patch_dim
 
     def statistics(self, *, centre_positions: bool) -> FeatureStatistics:
         """Measure an evenly spread part of the images."""
         blocks = (self._store.load(self._rows[block]) for block in _spread_blocks(len(self._rows)))
-        features = (self._features(to_pixels(block).to(self._device)) for block in blocks)
+        features = (self._encoder(to_pixels(block).to(self._device), self._grid) for block in blocks)
         return feature_statistics(features, centre_positions=centre_positions)
 
     def __call__(self, images: dict[str, Tensor], pixels: Tensor) -> Features:
         """Run the encoder."""
-        return self._features(pixels)
-
-    def _features(self, pixels: Tensor) -> Features:
-        with torch.autocast(self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32):
-            return self._encoder(pixels, self._grid)
+        return self._encoder(pixels, self._grid)
 
 
 def _spread_blocks(count: int) -> Iterator[np.ndarray]:
@@ -115,12 +110,12 @@ def open_features(
     rows = training_rows(recipe, store)
     side = store.size // downsampling(load_autoencoder(start))
     grid = (side, side)
-    encoder = recipe.semantic.build(device)
     dtype = autocast_dtype(recipe.stage1.training.precision)
+    encoder = recipe.semantic.build(device, dtype)
     needed = cached_bytes(len(rows), grid, encoder.patch_dim, encoder.pooled_dim)
     if needed > recipe.stage1.feature_cache_gigabytes * 1e9:
         say(f"semantic features would need {needed / 1e9:.1f} GB on disk: computing them on the fly")
-        return ComputedFeatures(encoder, grid, store, rows, device, dtype)
+        return ComputedFeatures(encoder, grid, store, rows, device)
     cache_features(
         encoder,
         store.load,

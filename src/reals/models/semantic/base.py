@@ -2,6 +2,7 @@
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -35,6 +36,11 @@ class SemanticEncoder(Protocol):
         The image is resized so that the encoder's own patch grid equals ``grid`` (ReaLS, section 3.2).
         """
         ...
+
+
+def ordinary(patch: Float[Tensor, "b rows columns d"], pooled: Float[Tensor, "b e"]) -> Features:
+    """Return what was computed under ``inference_mode`` as float32 tensors that a loss may keep for its gradient."""
+    return Features(*(torch.empty(side.shape, device=side.device).copy_(side) for side in (patch, pooled)))
 
 
 def resize_unit(pixels: Float[Tensor, "b 3 h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 rows columns"]:

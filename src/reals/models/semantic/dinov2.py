@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reals.models.fingerprint import weights_fingerprint
 from reals.models.hub import check_location, quiet, unreachable
-from reals.models.semantic.base import Features, resize_unit
+from reals.models.semantic.base import Features, ordinary, resize_unit
 from reals.runtime.errors import UserError
 
 _KIND = "DINOv2 model"
@@ -26,38 +26,42 @@ class DinoV2:
     model: str = "facebook/dinov2-with-registers-large"
     """Hub id, or a directory in transformers' format."""
 
-    def build(self, device: torch.device | str) -> "DinoV2Encoder":
-        """Load the encoder onto ``device``.
+    def build(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "DinoV2Encoder":
+        """Load the encoder onto ``device``, its weights in ``dtype``.
 
         Raises:
             UserError: the model cannot be reached, or is not DINOv2.
         """
-        return DinoV2Encoder(self.model, _load(self.model).to(device))
+        network = _load(self.model)
+        fingerprint = weights_fingerprint(network)
+        nn.Module.to(network, device=device, dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        return DinoV2Encoder(self.model, network, fingerprint)
 
 
 class DinoV2Encoder:
     """Patch features and the class token of DINOv2 after its final layer normalisation."""
 
-    def __init__(self, name: str, network: nn.Module):
+    def __init__(self, name: str, network: nn.Module, fingerprint: str):
+        """Freeze a network whose weights in float32 have this fingerprint."""
         config: Any = network.config
         self.name = name
         self.patch_dim = self.pooled_dim = int(config.hidden_size)
         self.patch_size = int(config.patch_size)
-        self.fingerprint = weights_fingerprint(network)
+        self.fingerprint = fingerprint
         # The tokens are: class, registers, patches.
         self._skipped = 1 + int(getattr(config, "num_register_tokens", 0))
         self._network = network.eval().requires_grad_(False)
+        self._dtype = next(network.parameters()).dtype
 
-    # Not inference_mode: the alignment loss must save these tensors for its backward pass.
-    @torch.no_grad()
     def __call__(self, pixels: Float[Tensor, "b 3 h w"], grid: tuple[int, int]) -> Features:
         """Return the features of pixels in [-1, 1]; a 32x32 grid means 448x448 pixels into patches of 14."""
         rows, columns = grid
-        images = resize_unit(pixels, (rows * self.patch_size, columns * self.patch_size))
-        normalised = (images - images.new_tensor(_MEAN).view(3, 1, 1)) / images.new_tensor(_STD).view(3, 1, 1)
-        tokens = self._network(pixel_values=normalised).last_hidden_state.float()
-        patches = tokens[:, self._skipped :].unflatten(1, (rows, columns))
-        return Features(patch=patches, pooled=tokens[:, 0])
+        with torch.inference_mode():
+            images = resize_unit(pixels, (rows * self.patch_size, columns * self.patch_size))
+            normalised = (images - images.new_tensor(_MEAN).view(3, 1, 1)) / images.new_tensor(_STD).view(3, 1, 1)
+            normalised = normalised.contiguous(memory_format=torch.channels_last)
+            tokens = self._network(pixel_values=normalised.to(self._dtype)).last_hidden_state
+        return ordinary(tokens[:, self._skipped :].unflatten(1, (rows, columns)), tokens[:, 0])
 
 
 def _load(location: str) -> nn.Module:

