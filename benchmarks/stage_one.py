@@ -1,7 +1,7 @@
 """Stage 1 in images per second, against a plain loop over the same networks, in one run.
 
-``python benchmarks/stage_one.py`` (a CPU, minutes) or ``--size 256 --full`` (a GPU: the shapes of SD-VAE, DINOv2-large and
-VGG16's LPIPS with random weights, and a PatchGAN). Prints JSON; ``ratio`` above 1 means that ours is faster.
+``python benchmarks/stage_one.py`` (a CPU, minutes) or ``--size 256 --full`` (a GPU: the shapes of SD-VAE, DINOv2-large
+and VGG16's LPIPS with random weights, and a PatchGAN). Prints JSON; ``ratio`` above 1 means that ours is faster.
 
 The plain loop does what public trainers do: it computes the adaptive weight by two extra backward passes, runs the
 discriminator's step as a second forward and backward pass, averages weights in a loop over tensors and reads losses off
