@@ -225,7 +225,7 @@ def clothing256() -> Recipe:
     EfficientNet-Lite0 sees the photos at their own size. Measured in docs/results.md.
     """
     recipe = photos32()
-    stage1 = replace(recipe.stage1.training, steps=400, batch_size=8, checkpoint_every=100)
+    stage1 = replace(recipe.stage1.training, steps=250, batch_size=8, checkpoint_every=50)
     return replace(
         recipe,
         name="clothing256",
@@ -234,7 +234,7 @@ def clothing256() -> Recipe:
             architecture=AutoencoderConfig(
                 block_channels=(8, 16, 32, 64, 128), layers_per_block=1, latent_channels=16, norm_groups=8
             ),
-            training=replace(stage1, steps=1200, learning_rate=1e-3, schedule=Cosine(warm_up=100)),
+            training=replace(stage1, steps=700, learning_rate=1e-3, schedule=Cosine(warm_up=50)),
         ),
         stage1=StageOneConfig(training=stage1, feature_cache_gigabytes=2.0),
         sampling=replace(recipe.sampling, count=1000, batch_size=50),

@@ -1,19 +1,15 @@
 """The page of an analysis, and the same as a section of a run's report."""
 
-from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path, PurePath
 
-import reals
 from reals.apps.report import latent_sections, tables
+from reals.apps.report.document import document
 from reals.apps.report.latent_inputs import ANALYSIS_NAME, Analysis, read_analysis
 from reals.apps.report.markup import Html, join, tag
 from reals.runtime.errors import UserError
 from reals.runtime.io import write_text
 
 PAGE_NAME = "analysis.html"
-# Nothing may be fetched: the browser itself holds the page to the promise of being one file.
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_analysis_page(directory: Path) -> Path:
@@ -67,8 +63,7 @@ def render(analysis: Analysis) -> str:
         _cards(analysis),
         class_="verdict-unclear",
     )
-    body = tag("body", header, links, tag("main", *sections), _footer())
-    return f"<!doctype html>\n{tag('html', _head(title, lead), body, lang='en-GB')}\n"
+    return document(f"{title} · reals", lead, header, links, tag("main", *sections))
 
 
 def _answer(analysis: Analysis) -> tuple[str, str]:
@@ -106,30 +101,6 @@ def _cards(analysis: Analysis) -> Html:
             )
         )
     return tag("div", *cards, class_="cards")
-
-
-def _head(title: str, lead: str) -> Html:
-    style = files("reals.apps.report").joinpath("style.css").read_text(encoding="utf-8")
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("meta", name="description", content=lead),
-        tag("link", rel="icon", href="data:,"),
-        tag("title", f"{title} · reals"),
-        tag("style", Html(style)),
-    )
-
-
-def _footer() -> Html:
-    day = datetime.now(UTC).strftime("%d %B %Y").lstrip("0")
-    return tag(
-        "footer",
-        f"Measured with reals {reals.__version__}; page written on {day}. ",
-        "This file is whole: no scripts, nothing is loaded from anywhere. Send it as it is.",
-    )
 
 
 _ABOUT_NUMBERS = (
