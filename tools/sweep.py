@@ -2,22 +2,29 @@
 
 ``python tools/sweep.py PHOTOS OUT --channels 4 16 --align 0 0.1 0.3 1 --kl 2e-5 8e-5``. Points of equal channels start
 from one autoencoder trained without alignment. With ``--generator`` every point also gets a generator, samples and
-measurements by one shared classifier, for ``tools/rank_correlation.py``. With ``--part 0 --parts 2`` and its twin two
+measurements by one shared classifier, for ``tools/rank_correlation.py``. Photos that the recipe's own run holds out are
+left out altogether, so that what is chosen here can be reported there. With ``--part 0 --parts 2`` and its twin two
 single-threaded processes share the grid; call it once more without parts to analyse. Finished points are kept.
 """
 
+import hashlib
 import itertools
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import tyro
 from filelock import FileLock
+from PIL import Image
 
+from reals.data.sources import ImageSource
+from reals.data.split import held_out_mask
+from reals.data.store import ImageStore, prepare_images
 from reals.recipes.analysis import analyse
 from reals.recipes.analysis_config import AnalysisConfig
-from reals.recipes.data import prepare_store
+from reals.recipes.data import open_data
 from reals.recipes.features import open_features
 from reals.recipes.pipeline import photo_classifier, prepare_process, run_pipeline
 from reals.recipes.presets import preset
@@ -25,6 +32,10 @@ from reals.recipes.schema import Pretrained, Recipe, Scratch
 from reals.recipes.stage_one import align_autoencoder, starting_autoencoder
 from reals.recipes.workspace import RunDirectory
 from reals.runtime.errors import Interrupted, UserError
+from reals.runtime.seed import derive_seed
+
+# Of the photos that are used.
+_HELD_OUT = 0.2
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,12 @@ class Arguments:
     """Steps of each generator."""
     samples: int = 1000
     """Samples per guidance scale of each generator."""
+    start_steps: int | None = None
+    """Steps of the autoencoder that points start from; None is the recipe's."""
+    steps: int | None = None
+    """Steps of each point's stage 1; None is the recipe's."""
+    photos_used: int = 10_000
+    """How many photos the sweep uses, at most, chosen at random."""
     part: int = 0
     """Which share of the points to do."""
     parts: int = 1
@@ -82,7 +99,7 @@ def _point(arguments: Arguments, channels: int, kl: float, weight: float, device
     out.mkdir(parents=True, exist_ok=True)
     # What all points share is made by whichever process comes first.
     with FileLock(out / "shared.lock"):
-        store = prepare_store(arguments.photos, out / "images", recipe.data)
+        store = _photos(arguments, recipe, out / "images")
         start = starting_autoencoder(recipe, store, RunDirectory(out / f"start-{channels}-channels"), device)
         open_features(recipe, store, start, out / "features", device)
         if arguments.generator:
@@ -106,14 +123,53 @@ def _point(arguments: Arguments, channels: int, kl: float, weight: float, device
     return run.path
 
 
+def _photos(arguments: Arguments, recipe: Recipe, directory: Path) -> ImageStore:
+    """Return a store of photos that the recipe's own run trains on; a fifth of them is held out here."""
+    if not ImageStore.complete(directory):
+        source = open_data(arguments.photos, recipe.data.image_size)
+        kept = np.flatnonzero(~held_out_mask(source.keys, recipe.data.held_out_fraction, source.location))
+        generator = np.random.default_rng(derive_seed(recipe.seed, "sweep"))
+        chosen = np.sort(generator.permutation(kept)[: arguments.photos_used])
+        fraction = recipe.data.held_out_fraction
+        prepare_images(Part(source, chosen), directory, recipe.data.image_size, fraction + _HELD_OUT * (1.0 - fraction))
+    return ImageStore(directory)
+
+
+class Part:
+    """Some images of a source."""
+
+    def __init__(self, source: ImageSource, rows: np.ndarray):
+        self._source, self._rows = source, rows
+        self.location, self.class_names = source.location, source.class_names
+        self.keys = [source.keys[row] for row in rows.tolist()]
+        self.labels = None if source.labels is None else source.labels[rows]
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def load(self, index: int) -> Image.Image:
+        """Decode image ``index`` of the part."""
+        return self._source.load(int(self._rows[index]))
+
+    def fingerprint(self) -> str:
+        """Return a hash of the source and of which images are taken."""
+        return hashlib.sha256(self._source.fingerprint().encode() + self._rows.tobytes()).hexdigest()
+
+
 def _recipe(arguments: Arguments, channels: int) -> Recipe:
     recipe = preset(arguments.recipe)
     if not isinstance(recipe.autoencoder, Scratch):
         raise UserError(f"{arguments.recipe}: starts from a pretrained autoencoder; give a recipe that trains its own")
-    architecture = replace(recipe.autoencoder.architecture, latent_channels=channels)
+    scratch = recipe.autoencoder
+    stage1, start = recipe.stage1.training, scratch.training
     return replace(
         recipe,
-        autoencoder=replace(recipe.autoencoder, architecture=architecture),
+        autoencoder=replace(
+            scratch,
+            architecture=replace(scratch.architecture, latent_channels=channels),
+            training=replace(start, steps=arguments.start_steps or start.steps),
+        ),
+        stage1=replace(recipe.stage1, training=replace(stage1, steps=arguments.steps or stage1.steps)),
         stage2=replace(recipe.stage2, steps=arguments.stage2_steps),
         sampling=replace(recipe.sampling, count=arguments.samples),
         evaluation=replace(recipe.evaluation, reference_images=5000, held_out_images=2000, replicates=100),

@@ -130,3 +130,17 @@ def test_incomplete_weights(directory: Path) -> None:
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UserError, match=r"its weights lack 'layernorm\.bias'"):
         DinoV2(model=str(directory)).build("cpu")
+
+
+def test_features_may_enter_a_loss_and_be_computed_in_half_precision(directory: Path) -> None:
+    exact, rounded = (DinoV2(model=str(directory)).build("cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert exact.fingerprint == rounded.fingerprint
+    pixels = torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    weight = torch.ones((), requires_grad=True)
+    features, coarse = exact(pixels, (4, 4)), rounded(pixels, (4, 4))
+    assert not features.patch.is_inference()
+    (features.patch * weight).square().mean().backward()
+    assert weight.grad is not None
+    for side in range(2):
+        assert coarse[side].dtype == torch.float32
+        assert torch.cosine_similarity(coarse[side], features[side], dim=-1).min() > 0.98

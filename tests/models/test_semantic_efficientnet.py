@@ -108,3 +108,21 @@ def test_features_know_what_photos_show(encoder: EfficientNetEncoder, photos: Pa
     votes = labels[similarity.topk(5).indices].mode(dim=1).values
     accuracy = (votes == labels).double().mean().item()
     assert accuracy > 3.0 / len(classes), f"{accuracy} is near chance"
+
+
+def test_features_may_enter_a_loss_and_be_computed_in_half_precision() -> None:
+    exact, rounded = (EfficientNetLite0().build("cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert exact.fingerprint == rounded.fingerprint
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    weight = torch.ones((), requires_grad=True)
+    with torch.inference_mode():
+        inside = exact(pixels, (4, 4))
+    outside = exact(pixels, (4, 4))
+    assert not outside.patch.is_inference()
+    (outside.patch * weight).square().mean().backward()
+    assert weight.grad is not None
+    coarse = rounded(pixels, (4, 4))
+    for side in range(2):
+        assert coarse[side].dtype == torch.float32
+        assert torch.equal(inside[side], outside[side])
+        assert torch.cosine_similarity(coarse[side], outside[side], dim=-1).min() > 0.98

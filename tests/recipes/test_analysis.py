@@ -8,17 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from reals.data.scenes import SceneSource
-from reals.data.store import prepare_images
+from reals.data.store import ImageStore, prepare_images
 from reals.models.autoencoder import AutoencoderConfig, save_autoencoder
-from reals.recipes import analysis
+from reals.models.lpips import Lpips
+from reals.models.semantic import EfficientNetLite0
+from reals.recipes import analysis, analysis_images
+from reals.recipes.analysis_config import AnalysisConfig
 from reals.recipes.analysis_images import measure_images
 from reals.recipes.analysis_latents import Findings, Subject
+from reals.recipes.analysis_panel import Panel
 from reals.recipes.spaces import find_photos, find_spaces
 from reals.runtime.errors import Interrupted, UserError
-from reals.runtime.io import read_json, write_json
+from reals.runtime.io import read_json, save_state, write_json
+from reals.runtime.pixels import to_pixels
 from reals.runtime.seed import seed_everything
+from tests.models.test_lpips import random_trunk
 from tests.recipes.runs import contents, reals
 
 QUICK = ("--replicates", 10, "--images", 40, "--consistency-images", 10, "--equivariance-images", 10)
@@ -207,3 +214,20 @@ def test_a_broken_description_of_a_space_is_named(places: Path, tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="holds no readable AutoencoderKL"):
         find_spaces([tmp_path / "cut"])
+
+
+def test_lpips_is_measured_where_its_weights_are_given(places: Path, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "vgg16.pth"
+    save_state(path, random_trunk())
+    assert "it is damaged or another file" in refused(places / "output", "--out", tmp_path / "o", "--lpips", path)
+    distance = Lpips(trunk=str(path), trunk_sha256=None).build("cpu")
+    store = ImageStore(places / "output" / "images")
+    config = AnalysisConfig(images=6, replicates=10)
+    device = torch.device("cpu")
+    panel = Panel(config, store, EfficientNetLite0().build("cpu"), (), device, distance)
+    assert panel.identity != Panel(config, store, panel.encoder, (), device).identity
+    subject, findings = Subject(find_spaces([places / "output"])[0], panel), Findings()
+    rebuilt = subject.decode_all(subject.means, "Reconstruct")
+    analysis_images.measure_reconstruction(subject, findings, rebuilt)
+    expected = distance.distances(to_pixels(rebuilt), to_pixels(panel.images)).mean().item()
+    assert findings.measured["reconstruction/lpips"].value == pytest.approx(expected, rel=1e-5)

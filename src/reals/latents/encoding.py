@@ -42,14 +42,14 @@ def encode_views(
     An interrupted call continues where it stopped; under ``torchrun`` the processes share the work.
 
     Args:
-        directory: created if need be.
+        directory: filled.
         rows: store rows to encode, in order.
         load: reads images.
         encode: from pixels in [-1, 1] on ``device`` to tensors named ``names``, one row per image.
         names: of the arrays from ``encode`` and ``extra`` together.
         batch_size: images at once; the result does not depend on it.
         device: where ``encode`` runs.
-        dtype: float32, or the precision of autocast.
+        dtype: float32, or autocast's precision.
         metadata: what the arrays depend on; another value in an existing directory is an error.
         description: shown with the progress, in images per second.
         extra: further arrays of a range of positions.

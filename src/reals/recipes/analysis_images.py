@@ -34,7 +34,7 @@ def measure_images(subject: Subject, findings: Findings) -> None:
     panel = subject.panel
     findings.not_measured |= _NO_RFID | (_NO_LPIPS if panel.lpips is None else {})
     rebuilt = subject.decode_all(subject.means, "Reconstruct")
-    _reconstruction(subject, findings, rebuilt)
+    measure_reconstruction(subject, findings, rebuilt)
     distances = panel.distances(rebuilt)
     findings.measured |= panel.real
     findings.measured |= {f"reconstructions/fd/{name}": estimate for name, estimate in distances.items()}
@@ -45,7 +45,8 @@ def measure_images(subject: Subject, findings: Findings) -> None:
             bar.advance()
 
 
-def _reconstruction(subject: Subject, findings: Findings, rebuilt: np.ndarray) -> None:
+def measure_reconstruction(subject: Subject, findings: Findings, rebuilt: np.ndarray) -> None:
+    """Compare reconstructions, uint8, with their photos, pixel by pixel and, where there are weights, by LPIPS."""
     images = subject.panel.images
     measures: dict[str, Callable[[Tensor, Tensor], np.ndarray]] = {"psnr": psnr}
     if min(images.shape[1:3]) >= _SMALLEST_SSIM:

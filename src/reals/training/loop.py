@@ -72,13 +72,11 @@ def fit(
         hooks: called with the state after every optimiser step.
         watchers: called with every line of the log.
 
-    Returns:
-        The final state; ``state.average`` holds the moving average of the weights.
+    Returns the final state; its ``average`` is the moving average of the weights.
 
     Raises:
         Interrupted: a signal asked the process to stop; a checkpoint has been written.
-        UserError: more than ``config.skip_limit`` steps had gradients that were not finite, the checkpoint is of
-            another model, or the batch does not divide.
+        UserError: too many steps had broken gradients, the checkpoint is of another model, or the batch does not divide.
     """
     others = others or {}
     _check_batch(config)
