@@ -19,6 +19,7 @@ from reals.latents.vision_foundation import (
 )
 from reals.models.autoencoder import AutoencoderKL, decode, posterior
 from reals.models.semantic import Features
+from reals.runtime.errors import UserError
 from tests.latents import tiny
 
 PIXELS = torch.randn(2, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(3)).clamp(-1, 1)
@@ -190,3 +191,7 @@ def test_centred_targets_lose_the_template_that_all_images_share() -> None:
     assert shared(True, centred).abs().max() < 0.25
     # Centring does not need standardising.
     assert shared(False, centred).abs().max() < 0.25
+    heads = AlignConfig(centre_positions=True).build(3, centred)
+    assert heads.predict(torch.zeros(2, 3, 4, 4)).patch.shape == (2, 4, 4, 6)
+    with pytest.raises(UserError, match="centre each position of a 4x4 grid .* cannot be used on a 8x8 one"):
+        heads.predict(torch.zeros(2, 3, 8, 8))

@@ -111,6 +111,7 @@ class AlignHeads(nn.Module):
         Raises:
             UserError: the heads were trained for one of the two features only.
         """
+        self._check_grid(latent.shape[2], latent.shape[3])
         patch, pooled = self.patch(latent).float(), self.pooled(latent).float()
         return Features(
             patch=patch * self.patch_std + self.patch_mean, pooled=pooled * self.pooled_std + self.pooled_mean
@@ -118,10 +119,20 @@ class AlignHeads(nn.Module):
 
     def standardise(self, features: Features) -> Features:
         """Return features, in the encoder's units, on the scale that the heads predict."""
+        self._check_grid(features.patch.shape[1], features.patch.shape[2])
         return Features(
             patch=(features.patch.float() - self.patch_mean) / self.patch_std,
             pooled=(features.pooled.float() - self.pooled_mean) / self.pooled_std,
         )
+
+    def _check_grid(self, rows: int, columns: int) -> None:
+        """Refuse a grid other than that on which positions were centred; without centring any grid will do."""
+        if self.patch_mean.dim() > 1 and tuple(self.patch_mean.shape[:2]) != (rows, columns):
+            known = "x".join(str(side) for side in self.patch_mean.shape[:2])
+            raise UserError(
+                f"these alignment heads centre each position of a {known} grid (align.centre_positions) and cannot be "
+                f"used on a {rows}x{columns} one; give images of the size they were trained on"
+            )
 
     def save(self, directory: Path) -> None:
         """Write weights, statistics and configuration into ``directory``, beside the autoencoder."""

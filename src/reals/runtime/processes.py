@@ -16,6 +16,7 @@ from reals.runtime.errors import Interrupted, UserError
 Task = Callable[[], None]
 """Picklable: a function at the top of a module, or a ``functools.partial`` of one."""
 
+_KILLED = 9
 # How often the parent looks whether it was asked to stop.
 _LOOK_SECONDS = 0.2
 
@@ -94,7 +95,7 @@ def _raise_first(children: Mapping[str, _Child]) -> None:
         raise Interrupted("; ".join(stopped) or f"stopped by {interrupt.requested()}")
     for name, child in children.items():
         code = child.process.exitcode
-        if code == -signal.SIGKILL:
+        if code == -_KILLED:
             raise UserError(f"{name}: its process was killed, perhaps for lack of memory; run again to go on")
         if code != 0 and outcomes[name][0] != "interrupted":
             raise RuntimeError(f"{name}: its process ended with exit code {code}")
@@ -115,7 +116,8 @@ def _run(task: Task, threads: int, outcome: Connection) -> None:
     import torch
 
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    os.setpgrp()
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
     torch.set_num_threads(threads)
     # Several live lines would overwrite each other.
     progress.live = False

@@ -76,7 +76,7 @@ def fit(
 
     Raises:
         Interrupted: a signal asked the process to stop; a checkpoint has been written.
-        UserError: too many steps had broken gradients, the checkpoint is of another model, or the batch does not divide.
+        UserError: too many steps had broken gradients, or the checkpoint or the batch size does not fit.
     """
     others = others or {}
     _check_batch(config)
