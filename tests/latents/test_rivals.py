@@ -193,5 +193,5 @@ def test_centred_targets_lose_the_template_that_all_images_share() -> None:
     assert shared(False, centred).abs().max() < 0.25
     heads = AlignConfig(centre_positions=True).build(3, centred)
     assert heads.predict(torch.zeros(2, 3, 4, 4)).patch.shape == (2, 4, 4, 6)
-    with pytest.raises(UserError, match="centre each position of a 4x4 grid .* cannot be used on a 8x8 one"):
+    with pytest.raises(UserError, match=r"centre each position of a 4x4 grid .* cannot be used on a 8x8 one"):
         heads.predict(torch.zeros(2, 3, 8, 8))
