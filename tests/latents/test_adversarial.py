@@ -1,5 +1,7 @@
 """The game between autoencoder and discriminator: losses by hand, and where each gradient goes."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,9 @@ from reals.latents.objective import AutoencoderObjective, ObjectiveConfig
 from reals.latents.perceptual import FeaturePerceptualLoss
 from reals.models.autoencoder import decode, posterior
 from reals.models.discriminator import PatchDiscriminatorConfig
+from reals.training.config import LoopConfig, OptimiserConfig
+from reals.training.loop import fit
+from reals.training.state import TrainState
 from tests.latents import tiny
 
 PIXELS = torch.randn(4, 3, tiny.SIZE, tiny.SIZE, generator=torch.Generator().manual_seed(3)).clamp(-1, 1)
@@ -122,6 +127,37 @@ def test_accumulation_equals_the_large_batch() -> None:
         assert one.grad is not None
         assert other.grad is not None
         torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+def train(directory: Path, steps: int, objective_: AutoencoderObjective) -> TrainState:
+    def batches(step: int) -> Iterator[dict[str, Any]]:
+        while True:
+            yield {"pixels": PIXELS, "noise": NOISE, "step": step}
+            step += 1
+
+    config = LoopConfig(steps=steps, batch_size=4, learning_rate=1e-3, precision="float32", checkpoint_every=2)
+    rule = OptimiserConfig(learning_rate=1e-3, betas=(0.5, 0.9))
+    return fit(objective_, batches, config, directory, seed=0, description="game", others={"discriminator": rule})
+
+
+def test_a_resumed_game_is_an_uninterrupted_one(tmp_path: Path) -> None:
+    """The adaptive weight and both optimisers go on where they were, also across the discriminator's start."""
+    settings: dict[str, Any] = {"start": 2, "warm_up": 3}
+    whole = train(tmp_path / "whole", 8, objective(**settings))
+    for stop in (2, 4, 5, 8):
+        parts = train(tmp_path / "parts", stop, objective(**settings))
+    for (name, one), other in zip(
+        whole.objective.state_dict().items(), parts.objective.state_dict().values(), strict=True
+    ):
+        assert torch.equal(one, other), name
+    game = whole.objective
+    assert isinstance(game, AutoencoderObjective)
+    assert game.adversarial is not None
+    assert game.adversarial.balance.weight.item() > 0.0
+    started, ended = (objective(**settings).discriminator, game.discriminator)
+    assert started is not None
+    assert ended is not None
+    assert not torch.equal(next(started.parameters()), next(ended.parameters()))
 
 
 def test_before_its_start_the_discriminator_is_not_run() -> None:

@@ -40,7 +40,9 @@ class SemanticEncoder(Protocol):
 
 def ordinary(patch: Float[Tensor, "b rows columns d"], pooled: Float[Tensor, "b e"]) -> Features:
     """Return what was computed under ``inference_mode`` as float32 tensors that a loss may keep for its gradient."""
-    return Features(*(torch.empty(side.shape, device=side.device).copy_(side) for side in (patch, pooled)))
+    return Features(
+        *(torch.empty(side.shape, dtype=torch.float32, device=side.device).copy_(side) for side in (patch, pooled))
+    )
 
 
 def resize_unit(pixels: Float[Tensor, "b 3 h w"], size: tuple[int, int]) -> Float[Tensor, "b 3 rows columns"]:
