@@ -3,8 +3,10 @@ import math
 import numpy as np
 import pytest
 import torch
+import torchmetrics.functional.image
 from scipy.ndimage import gaussian_filter
 
+from reals.evaluation import reconstruction
 from reals.evaluation.reconstruction import psnr, ssim
 
 
@@ -46,6 +48,25 @@ def test_ssim_of_batches_is_per_image() -> None:
     assert values[0] == pytest.approx(1.0, abs=1e-5)
     assert values[1] < 0
     assert ssim(images[:1], images[:1]).shape == (1,)
+
+
+def test_ssim_takes_as_many_images_at_once_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.rand(5, 3, 16, 20, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noisy = images + 0.2 * torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
+    whole = ssim(images, noisy)
+    seen: list[int] = []
+    own = torchmetrics.functional.image.structural_similarity_index_measure
+
+    def watch(one: torch.Tensor, *others: torch.Tensor, **settings: object) -> object:
+        seen.append(len(one))
+        return own(one, *others, **settings)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(torchmetrics.functional.image, "structural_similarity_index_measure", watch)
+    monkeypatch.setattr(reconstruction, "_PIXELS_AT_ONCE", 2 * 16 * 20 + 1)
+    np.testing.assert_allclose(ssim(images, noisy), whole, rtol=1e-12)
+    assert seen == [2, 2, 1]
+    monkeypatch.setattr(reconstruction, "_PIXELS_AT_ONCE", 1)
+    np.testing.assert_allclose(ssim(images, noisy), whole, rtol=1e-12)
 
 
 def test_ssim_refuses_images_smaller_than_its_window() -> None:

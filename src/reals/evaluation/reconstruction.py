@@ -5,6 +5,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# A CPU's convolution by an 11 x 11 window unfolds each pixel, in float64, into kilobytes.
+_PIXELS_AT_ONCE = 2**16
+
 
 @torch.no_grad()
 def psnr(images: Float[Tensor, "b c h w"], reconstructions: Float[Tensor, "b c h w"]) -> Float[np.ndarray, " b"]:
@@ -38,7 +41,11 @@ def ssim(images: Float[Tensor, "b c h w"], reconstructions: Float[Tensor, "b c h
 
     if min(images.shape[2:]) < 11:
         raise ValueError(f"SSIM's window is 11 pixels wide, the images are {images.shape[3]}x{images.shape[2]}")
-    other, unit = (pixels.double().clamp(-1.0, 1.0).add(1.0).mul(0.5) for pixels in (reconstructions, images))
-    values = structural_similarity_index_measure(other, unit, data_range=1.0, reduction="none")
-    assert isinstance(values, Tensor)
-    return values.reshape(len(images)).cpu().numpy()
+    at_once = max(1, _PIXELS_AT_ONCE // (images.shape[2] * images.shape[3]))
+    found = []
+    for some, others in zip(images.split(at_once), reconstructions.split(at_once), strict=True):
+        other, unit = (pixels.double().clamp(-1.0, 1.0).add(1.0).mul(0.5) for pixels in (others, some))
+        values = structural_similarity_index_measure(other, unit, data_range=1.0, reduction="none")
+        assert isinstance(values, Tensor)
+        found.append(values.reshape(len(some)).cpu().numpy())
+    return np.concatenate(found)
