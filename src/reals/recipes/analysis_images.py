@@ -25,7 +25,6 @@ from reals.runtime.progress import progress
 # Measures that need weights which may be absent. A number that stands in for one of them keeps its own name.
 _NO_LPIPS = {"lpips": "needs VGG16's weights; give them with --lpips"}
 _NO_RFID = {"rfid": "needs the FID Inception weights, which this version does not read"}
-_BATCH = 100
 _SMALLEST_SSIM = 11
 
 
@@ -57,8 +56,8 @@ def measure_reconstruction(subject: Subject, findings: Findings, rebuilt: np.nda
         device = subject.panel.device
         measures["lpips"] = lambda one, other: lpips.distances(one.to(device), other.to(device)).cpu().double().numpy()
     found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
-    for start in range(0, len(images), _BATCH):
-        pixels, shown = (to_pixels(array[start : start + _BATCH]) for array in (images, rebuilt))
+    for start in range(0, len(images), subject.panel.at_once):
+        pixels, shown = (to_pixels(array[start : start + subject.panel.at_once]) for array in (images, rebuilt))
         for name, measure in measures.items():
             found[name].append(measure(pixels, shown))
     for name, parts in found.items():
@@ -87,9 +86,9 @@ def _equivariance(subject: Subject, findings: Findings, name: str, transform: Tr
         return
     count = min(len(panel.images), panel.config.equivariance_images)
     encoded, transformed, moved, again = [], [], [], []
-    for start in range(0, count, _BATCH):
+    for start in range(0, count, panel.at_once):
         interrupt.stop_if_requested("while measuring equivariance")
-        block = slice(start, min(start + _BATCH, count))
+        block = slice(start, min(start + panel.at_once, count))
         pixels, latents = to_pixels(panel.images[block]), torch.from_numpy(subject.means[block])
         changed = transform(pixels)
         encoded.append(subject.encode(changed))

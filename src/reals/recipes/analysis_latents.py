@@ -28,7 +28,6 @@ from reals.runtime.pixels import to_pixels, to_uint8
 from reals.runtime.progress import progress
 from reals.runtime.seed import derive_seed
 
-_BATCH = 100
 # Beyond this many vectors the eigenvalues of their Gram matrix would take minutes.
 _RANK_VECTORS = 2_000
 
@@ -66,9 +65,9 @@ class Subject:
         """Return posterior means and log-variances of images, float32."""
         found: list[tuple[np.ndarray, np.ndarray]] = []
         with progress("Encode", len(images), "images") as bar, torch.inference_mode():
-            for start in range(0, len(images), _BATCH):
+            for start in range(0, len(images), self.panel.at_once):
                 interrupt.stop_if_requested("while encoding")
-                pixels = to_pixels(images[start : start + _BATCH]).to(self.device)
+                pixels = to_pixels(images[start : start + self.panel.at_once]).to(self.device)
                 mean, log_variance = posterior(self.autoencoder, pixels)
                 found.append((mean.cpu().numpy(), log_variance.cpu().numpy()))
                 bar.advance(len(pixels))
@@ -89,9 +88,9 @@ class Subject:
         """Return the images of raw latents as bytes."""
         parts = []
         with progress(description, len(latents), "images") as bar:
-            for start in range(0, len(latents), _BATCH):
+            for start in range(0, len(latents), self.panel.at_once):
                 interrupt.stop_if_requested("while decoding")
-                parts.append(to_uint8(self.decode(torch.from_numpy(latents[start : start + _BATCH]))))
+                parts.append(to_uint8(self.decode(torch.from_numpy(latents[start : start + self.panel.at_once]))))
                 bar.advance(len(parts[-1]))
         return np.concatenate(parts)
 
@@ -190,7 +189,9 @@ def _consistency(subject: Subject, findings: Findings) -> None:
     images = panel.images[: panel.config.consistency_images]
     for name, augmentation in AUGMENTATIONS.items():
         seed = derive_seed(panel.config.seed, "semantic consistency", name)
-        result = semantic_consistency(subject.encode, images, augmentation, seed=seed)
+        result = semantic_consistency(
+            subject.encode, images, augmentation, seed=seed, batch_size=min(64, panel.at_once)
+        )
         for part in ("raw", "raw_between", "centred", "centred_between"):
             findings.measured[f"semantic_consistency/{name}/{part}"] = panel.mean(getattr(result, part))
 

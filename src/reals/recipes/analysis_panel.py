@@ -19,6 +19,7 @@ from reals.models.semantic import SemanticEncoder
 from reals.recipes.analysis_config import AnalysisConfig
 from reals.runtime import interrupt
 from reals.runtime.config import to_dict
+from reals.runtime.memory import images_at_once
 from reals.runtime.pixels import to_pixels
 from reals.runtime.progress import progress
 from reals.runtime.seed import derive_seed
@@ -56,6 +57,8 @@ class Panel:
         self.rows = self._choose(store.held_out, config.images, "held-out")
         self.probe_rows = self._choose(store.train, config.probe_images, "probe")
         self.reference_rows = self._choose(store.train, config.reference_images, "reference")
+        self.at_once = images_at_once(store.size, _BATCH)
+        """How many photos pass a network together."""
         self._views: dict[tuple[int, int], EncoderView] = {}
 
     def _choose(self, rows: np.ndarray, count: int, purpose: str) -> np.ndarray:
@@ -147,9 +150,9 @@ class Panel:
             images = self.images[: self.config.encoder_images]
             patches, pooled = [], []
             with progress("Semantic features", len(images), "images") as bar:
-                for start in range(0, len(images), _BATCH):
+                for start in range(0, len(images), self.at_once):
                     interrupt.stop_if_requested("while computing semantic features")
-                    found = self.encoder(to_pixels(images[start : start + _BATCH]).to(self.device), grid)
+                    found = self.encoder(to_pixels(images[start : start + self.at_once]).to(self.device), grid)
                     patches.append(_array(found.patch.flatten(1, 2)[:, torch.from_numpy(cells).to(self.device)]))
                     pooled.append(_array(found.pooled))
                     bar.advance(len(found.pooled))

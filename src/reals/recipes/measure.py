@@ -27,6 +27,7 @@ from reals.recipes.schema import Recipe
 from reals.recipes.workspace import ArmDirectory, RunDirectory
 from reals.runtime import interrupt
 from reals.runtime.io import read_json, write_json
+from reals.runtime.memory import images_at_once
 from reals.runtime.pixels import to_pixels, to_uint8
 from reals.runtime.progress import progress
 from reals.runtime.seed import derive_seed
@@ -129,10 +130,11 @@ def _measure_reconstruction(judges: Judges, codec: LatentCodec) -> tuple[Measure
     images = judges.held_out_images
     quality: dict[str, list[np.ndarray]] = {"psnr": [], "ssim": []}
     rebuilt = np.empty_like(images)
+    at_once = images_at_once(images.shape[1], _BATCH)
     with progress("Reconstruct held-out photos", len(images), "images") as bar:
-        for start in range(0, len(images), _BATCH):
+        for start in range(0, len(images), at_once):
             interrupt.stop_if_requested("while measuring reconstruction")
-            pixels = to_pixels(images[start : start + _BATCH])
+            pixels = to_pixels(images[start : start + at_once])
             with torch.inference_mode():
                 mean, _ = posterior(codec.autoencoder, pixels.to(codec.device))
                 decoded = codec.decode(codec.normalisation.normalise(mean)).float().cpu()
@@ -148,11 +150,12 @@ def _measure_reconstruction(judges: Judges, codec: LatentCodec) -> tuple[Measure
 def _posteriors(codec: LatentCodec, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return raw posterior means and log-variances of images, float32."""
     means, log_variances = [], []
+    at_once = images_at_once(images.shape[1], _BATCH)
     with progress("Encode for measuring", len(images), "images") as bar, torch.inference_mode():
-        for start in range(0, len(images), _BATCH):
+        for start in range(0, len(images), at_once):
             interrupt.stop_if_requested("while measuring latents")
             mean, log_variance = posterior(
-                codec.autoencoder, to_pixels(images[start : start + _BATCH]).to(codec.device)
+                codec.autoencoder, to_pixels(images[start : start + at_once]).to(codec.device)
             )
             means.append(mean.float().cpu().numpy())
             log_variances.append(log_variance.float().cpu().numpy())
@@ -207,7 +210,8 @@ def _measure_consistency(judges: Judges, codec: LatentCodec) -> Measurements:
             return posterior(codec.autoencoder, pixels.to(codec.device))[0].float().cpu()
 
     seed = derive_seed(judges.recipe.seed, "semantic consistency")
-    result = semantic_consistency(encode, images, AllAugmentations(), seed=seed)
+    at_once = images_at_once(images.shape[1], 64)
+    result = semantic_consistency(encode, images, AllAugmentations(), seed=seed, batch_size=at_once)
     return {
         "semantic_consistency/raw": judges.mean(result.raw),
         "semantic_consistency/raw_between": judges.mean(result.raw_between),

@@ -38,6 +38,7 @@ from reals.recipes.schema import Pretrained, Recipe, Scratch
 from reals.recipes.workspace import RunDirectory
 from reals.runtime import dist, interrupt
 from reals.runtime.errors import UserError, nearest
+from reals.runtime.memory import images_at_once
 from reals.runtime.pixels import to_pixels
 from reals.runtime.progress import progress, say
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
@@ -308,12 +309,13 @@ def _measure_statistics(
     generator = np.random.default_rng(derive_seed(recipe.seed, "statistics images"))
     rows = np.sort(generator.permutation(store.train)[:_STATISTICS_IMAGES])
     dtype = autocast_dtype(recipe.stage1.training.precision)
+    at_once = images_at_once(store.size, _BATCH)
 
     def samples() -> Iterator[Tensor]:
         with progress("Latent statistics", len(rows), "images") as bar:
-            for start in range(0, len(rows), _BATCH):
+            for start in range(0, len(rows), at_once):
                 interrupt.stop_if_requested("while measuring latent statistics")
-                pixels = to_pixels(store.load(rows[start : start + _BATCH])).to(device)
+                pixels = to_pixels(store.load(rows[start : start + at_once])).to(device)
                 with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                     mean, log_variance = posterior(autoencoder, pixels)
                 noise = torch.randn(mean.shape, generator=torch_generator(recipe.seed, "statistics", start))

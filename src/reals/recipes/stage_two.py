@@ -17,6 +17,7 @@ from reals.recipes.schema import Recipe
 from reals.runtime import dist
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, write_json
+from reals.runtime.memory import images_at_once
 from reals.runtime.seed import derive_seed, seed_everything, torch_generator
 from reals.training.config import LoopConfig
 from reals.training.loop import Batch, fit
@@ -59,7 +60,7 @@ def encode_store(
         lambda rows: store.load(store.train[rows]),
         len(store.train),
         directory,
-        batch_size=_ENCODE_BATCH,
+        batch_size=images_at_once(store.size, _ENCODE_BATCH),
         device=device,
         dtype=autocast_dtype(recipe.stage1.training.precision),
         metadata={"photos": store.fingerprint},

@@ -10,6 +10,15 @@ _M_MMAP_MAX = -4
 
 _GROW_BY_BYTES = 256 * 1024 * 1024
 
+# Of images that pass an autoencoder without gradients together: 32 of 256 x 256 pixels. SD-VAE then holds about a
+# gigabyte for each of its widest activations.
+_PIXELS_AT_ONCE = 2**21
+
+
+def images_at_once(side: int, most: int) -> int:
+    """Return how many square images to hold as activations together: ``most``, or fewer where they are large."""
+    return max(1, min(most, _PIXELS_AT_ONCE // side**2))
+
 
 def keep_freed_memory() -> bool:
     """Make freed memory stay with the process, so that CPU networks do not page-fault on each activation.
