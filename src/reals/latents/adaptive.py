@@ -30,11 +30,17 @@ class AdaptiveWeight(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, largest: float):
+    def __init__(self, largest: float, *, adaptive: bool = True):
+        """Clamp to ``largest``; without ``adaptive`` the weight is 1, and no gradient need be noted."""
         super().__init__()
         self._largest = largest
+        self.adaptive = adaptive
         self.register_buffer("weight", torch.zeros(()))
         self._sums: dict[str, Tensor] = {}
+
+    def current(self) -> Tensor:
+        """Return the weight of this step, which later ones do not change."""
+        return self.weight.clone() if self.adaptive else torch.ones_like(self.weight)
 
     def note(self, name: str, gradient: Tensor) -> None:
         """Add one micro-batch's gradient of the "reference" or of the "term"."""

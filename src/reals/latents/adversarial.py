@@ -54,7 +54,7 @@ class AdversarialTerm(nn.Module):
         """Measure the adaptive weight at ``last_layer``, the decoder's convolution to pixels."""
         super().__init__()
         self.config = config
-        self.balance = AdaptiveWeight(config.largest_adaptive)
+        self.balance = AdaptiveWeight(config.largest_adaptive, adaptive=config.adaptive)
         self._last_layer = LastLayer(last_layer)
 
     def active(self, step: int) -> bool:
@@ -63,16 +63,20 @@ class AdversarialTerm(nn.Module):
 
     def reference(self, gradient: Tensor) -> None:
         """Be told the gradient of the reconstruction losses with respect to the reconstruction."""
-        self.balance.note("reference", self._last_layer.weight_gradient(gradient))
+        self._note("reference", gradient)
 
     def _term(self, gradient: Tensor) -> None:
-        self.balance.note("term", self._last_layer.weight_gradient(gradient))
+        self._note("term", gradient)
+
+    def _note(self, name: str, gradient: Tensor) -> None:
+        if self.balance.adaptive:
+            self.balance.note(name, self._last_layer.weight_gradient(gradient))
 
     def generator(
         self, discriminator: PatchDiscriminator, reconstruction: Float[Tensor, "b 3 h w"], step: int
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return λ_g · adaptive weight · L_GAN, L_GAN = -E[D(x̂)], and its parts; the discriminator is not trained."""
-        balance = self.balance.weight.clone() if self.config.adaptive else torch.ones_like(self.balance.weight)
+        balance = self.balance.current()
         factor = balance * (self.config.weight * self.config.ramp(step))
         seen = weighing(reconstruction, factor, self._term)
         # Detached weights: the game's gradients for the discriminator come from its own loss alone.

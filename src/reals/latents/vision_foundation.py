@@ -65,7 +65,7 @@ class VisionFoundationTerm(nn.Module):
         super().__init__()
         self.config = config
         self.projection = nn.Linear(int(autoencoder.config["latent_channels"]), feature_dim, bias=False)
-        self.balance = AdaptiveWeight(config.largest_adaptive)
+        self.balance = AdaptiveWeight(config.largest_adaptive, adaptive=config.adaptive)
         self._encoder_end = EncoderEnd(autoencoder)
 
     def forward(
@@ -76,7 +76,7 @@ class VisionFoundationTerm(nn.Module):
         features: Features,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the weighted term and its parts, for latents z = μ + σ ε and the encoder's features of the image."""
-        balance = self.balance.weight.clone() if self.config.adaptive else torch.ones_like(self.balance.weight)
+        balance = self.balance.current()
         factor = balance * self.config.weight
         seen = weighing(latent, factor, self.observer("term", log_variance, noise))
         cells = self.projection(seen.flatten(2).transpose(1, 2)).float()
@@ -92,6 +92,8 @@ class VisionFoundationTerm(nn.Module):
         spread = 0.5 * torch.exp(0.5 * log_variance.detach()) * noise
 
         def note(gradient: Tensor) -> None:
+            if not self.balance.adaptive:
+                return
             moments = torch.cat([gradient.float(), gradient.float() * spread], dim=1)
             self.balance.note(name, self._encoder_end.weight_gradient(moments))
 
