@@ -33,6 +33,7 @@ from reals.models.autoencoder import (
     save_autoencoder,
 )
 from reals.models.fingerprint import weights_fingerprint
+from reals.models.memory_layout import arrange_for_training
 from reals.recipes.features import FeatureSource, open_features, training_rows
 from reals.recipes.schema import Pretrained, Recipe, Scratch
 from reals.recipes.workspace import RunDirectory
@@ -196,6 +197,7 @@ def _objective(
         rival = recipe.vision_foundation.build(autoencoder, features.patch_dim)
     seed_everything(recipe.seed, "discriminator")
     config = recipe.objective
+    arrange_for_training(autoencoder, device)
     objective = AutoencoderObjective(
         autoencoder,
         config,
