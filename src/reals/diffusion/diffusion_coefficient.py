@@ -35,11 +35,25 @@ class SigmaDiffusion(_Scaled):
 
 @dataclass(frozen=True, kw_only=True)
 class SBDMDiffusion(_Scaled):
-    """D = (α'/α) σ² - σσ', as in score-based diffusion models; infinite at t = 0 where α vanishes."""
+    """D = w(t) = σW/α = (α'/α) σ² - σσ', as in score-based diffusion models.
+
+    On paths whose α vanishes at t = 0 this is infinite there, and SiT's own sampler answers NaN for a velocity. Since
+    any D ≥ 0 has the same distribution at every time, D is bounded at the noisy end without changing what is sampled.
+    It stays large: the first steps are accurate only if they are shorter than 1/D.
+    """
+
+    smallest_alpha: float = 1e-3
+    """Where α is smaller, D is computed with this in its place."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.0 < self.smallest_alpha < 1.0:
+            raise ValueError(f"smallest_alpha is {self.smallest_alpha}; it must lie between 0 and 1")
 
     def __call__(self, interpolant: Interpolant, t: Float[Tensor, " b"]) -> Float[Tensor, " b"]:
         """Return D(t)."""
-        return self.scale * interpolant.score_weight(t)
+        alpha = interpolant.alpha(t).clamp(min=self.smallest_alpha)
+        return self.scale * interpolant.sigma(t) * interpolant.wronskian(t) / alpha
 
 
 @dataclass(frozen=True, kw_only=True)
