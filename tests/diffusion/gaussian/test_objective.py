@@ -150,6 +150,25 @@ def test_bound_teaches_the_variance_and_never_the_mean() -> None:
     assert (gradient[:, 2:] == 0).all()
 
 
+@pytest.mark.parametrize("index", [1, 20, 400])
+def test_bound_is_least_at_the_variance_that_makes_sampling_exact(index: int) -> None:
+    # Data N(0, 0.6²): the best noise prediction is linear, and the reverse step's variance β̃ + a² Var[x | x_t].
+    schedule, std = LinearBetas().schedule(), 0.6
+    ab = schedule.alpha_bar[index].item()
+    latents, noise = std * draw(1, 1, 100, 100), draw(1, 1, 100, 100, seed=1)
+    predicted = (1 - ab) ** 0.5 * (ab**0.5 * latents + (1 - ab) ** 0.5 * noise) / (ab * std**2 + 1 - ab)
+    unsure = std**2 * (1 - ab) / (ab * std**2 + 1 - ab)
+    best = (schedule.posterior_variance[index] + schedule.posterior_data_weight[index] ** 2 * unsure).log()
+    low, high = schedule.posterior_log_variance[index], schedule.betas[index].log()
+    v = 2 * (best - low) / (high - low) - 1
+    network = Answer(torch.cat([predicted, torch.full_like(predicted, v.item())], 1))
+    bound = objective(network).per_sample(latents, LABELS[:1], noise, torch.tensor([index]))["vb"].sum()
+    (gradient,) = torch.autograd.grad(bound, network.output)
+    # Were the sample infinite, 0; its sign decides on a variance a few per cent above or below.
+    slope = gradient[:, 1].sum().item() / (0.25 / math.log(2) * (high - low).item())
+    assert abs(slope) < 0.04
+
+
 def test_loss_is_the_sum_with_the_weight_of_the_bound() -> None:
     quantile = torch.tensor([0.0, 0.2, 0.4, 0.7, 0.9])
     for weight in (0.0, 1.0, 2.5):
@@ -206,6 +225,13 @@ def test_loss_is_a_function_of_its_inputs() -> None:
     alone = objective(Answer(OUTPUT[1:2])).per_sample(LATENTS[1:2], LABELS[1:2], NOISE[1:2], TIMESTEPS[1:2])
     together = objective(Answer(OUTPUT)).per_sample(LATENTS, LABELS, NOISE, TIMESTEPS)
     assert all(torch.allclose(alone[name], together[name][1:2], rtol=1e-6) for name in alone)
+
+
+def test_training_never_waits_for_the_device() -> None:
+    # A tensor on the device "meta" has no values, so that looking at one is an error.
+    train = objective(Answer(OUTPUT)).to("meta")
+    losses = train(*(x.to("meta") for x in (LATENTS, LABELS, NOISE, torch.rand(5))))
+    assert {value.device.type for value in losses.values()} == {"meta"}
 
 
 def test_state_dict_is_the_networks_alone() -> None:

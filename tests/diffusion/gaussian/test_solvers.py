@@ -1,7 +1,7 @@
 """Samplers: DiT's final states, and Gaussian data, whose best noise and exact answers are known in closed form."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,11 +15,10 @@ from reals.diffusion.gaussian.schedule import LinearBetas
 from reals.diffusion.gaussian.solvers import DDIM, DDPM, GaussianSolver
 from reals.diffusion.gaussian.spacing import EvenSpacing, SectionSpacing, StrideSpacing
 from reals.diffusion.gaussian.variance import FixedLarge, FixedSmall, LearnedRange, Variance
+from reals.diffusion.guidance import Guidance, Output, guide
 from reals.diffusion.noise import NoiseSource, PerImageNoise
 from reals.runtime.config import from_dict, to_dict
 from reals.runtime.errors import UserError
-
-Output = Callable[[Tensor, Tensor], Tensor]
 
 FULL = LinearBetas().schedule()
 MEAN, STD = 0.7, 0.6
@@ -268,6 +267,23 @@ def test_state_is_float32_for_half_precision_networks() -> None:
         assert end.dtype == torch.float32
         assert end.isfinite().all()
     assert set(seen) == {torch.float32}
+
+
+@pytest.mark.parametrize("solver", [DDPM(steps=5), DDIM(steps=5, eta=0.5, clip=1.0)])
+def test_sampling_never_waits_for_the_device(solver: GaussianSolver) -> None:
+    # A tensor on the device "meta" has no values, so that looking at one is an error.
+    def network(x: Tensor, t: Tensor, labels: Tensor) -> Tensor:
+        assert {x.device.type, t.device.type, labels.device.type} == {"meta"}
+        return torch.cat([x, x], 1) + t[:, None, None]
+
+    labels = torch.zeros(2, dtype=torch.int64, device="meta")
+    process = GaussianDiffusion()
+    for scale in (1.0, 2.0):
+        guidance = Guidance(scale=scale, interval=(0.0, 0.75))
+        output = guide(network, labels, 9, guidance, noise_level=process.noise_level)
+        start = torch.zeros(2, 3, 4, device="meta")
+        end = process.sample(solver, output, start, lambda shape, device: torch.zeros(2, *shape, device=device))
+        assert end.shape == (2, 3, 4)
 
 
 def test_network_with_other_outputs_is_refused() -> None:

@@ -1,6 +1,6 @@
 """The chain that a sampler walks back: a network's output, read as noise and variance, and the coefficients."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,13 +9,14 @@ from torch import Tensor
 
 from reals.diffusion.gaussian.schedule import Schedule
 from reals.diffusion.gaussian.variance import Variance, split_output
+from reals.diffusion.guidance import Output
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chain:
     """What a sampler needs of a diffusion process; made by ``GaussianDiffusion.chain``."""
 
-    output: Callable[[Tensor, Tensor], Tensor]
+    output: Output
     """``output(x, t)`` of the network, guidance included; ``t`` holds one timestep per sample, on the CPU."""
     schedule: Schedule
     """The coefficients, at all timesteps or at those that are visited."""

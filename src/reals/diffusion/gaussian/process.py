@@ -1,6 +1,5 @@
 """The settings of a Gaussian diffusion process, from which training and sampling follow."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from jaxtyping import Float
@@ -9,14 +8,11 @@ from torch import Tensor, nn
 from reals.diffusion.gaussian.chain import Chain
 from reals.diffusion.gaussian.objective import GaussianObjective
 from reals.diffusion.gaussian.schedule import LinearBetas
-from reals.diffusion.gaussian.solvers import GaussianSolver
+from reals.diffusion.gaussian.solvers import GaussianSolver, no_callback
 from reals.diffusion.gaussian.variance import LearnedRange, Variance
+from reals.diffusion.guidance import Output
 from reals.diffusion.noise import NoiseSource
 from reals.diffusion.solvers import StepCallback
-
-
-def _ignore(step: int, x: Tensor) -> None:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +52,17 @@ class GaussianDiffusion:
         """
         return t / (self.betas.steps - 1)
 
-    def chain(self, output: Callable[[Tensor, Tensor], Tensor]) -> Chain:
+    def chain(self, output: Output) -> Chain:
         """Return what a sampler walks back, for the network's guided ``output(x, t)``."""
         return Chain(output=output, schedule=self.betas.schedule(), variance=self.variance)
 
     def sample(
         self,
         solver: GaussianSolver,
-        output: Callable[[Tensor, Tensor], Tensor],
+        output: Output,
         x: Float[Tensor, "b c *dims"],
         noise: NoiseSource,
-        on_step: StepCallback = _ignore,
+        on_step: StepCallback = no_callback,
     ) -> Float[Tensor, "b c *dims"]:
         """Carry standard normal ``x`` to data.
 
