@@ -174,6 +174,17 @@ def test_autoguidance_extrapolates_from_the_weaker_network(scale: float) -> None
     assert torch.equal(out[:, 4:], plain[:, 4:])
 
 
+def test_batch_that_is_guided_as_a_whole_is_not_copied() -> None:
+    def weaker(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        assert (x.data_ptr(), y.data_ptr()) == (X.data_ptr(), LABELS.data_ptr())
+        return x
+
+    before = X.clone()
+    out = guide(Counting(), LABELS, NULL, Guidance(scale=2.0), weaker=weaker)(X, torch.full((3,), 0.5))
+    assert torch.equal(X, before)
+    assert not torch.equal(out, X)
+
+
 @pytest.mark.parametrize(("scale", "t"), [(1.0, 0.5), (2.0, 0.1)])
 def test_weaker_network_is_not_asked_where_it_does_not_count(scale: float, t: float) -> None:
     def weaker(x: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ def test_terms_and_gradients_are_dits(golden: Path) -> None:
 
 
 def test_timesteps_are_floored_quantiles() -> None:
-    quantile = torch.tensor([0.0, 0.0009999, 0.001, 0.5, 0.9999, 1 - 2**-24])
-    assert objective(Answer(OUTPUT)).timesteps(quantile).tolist() == [0, 0, 1, 500, 999, 999]
+    quantile = torch.tensor([0.0, 0.0009999, 0.001, 0.5, 0.9999, 1 - 2**-24, 1.0])
+    assert objective(Answer(OUTPUT)).timesteps(quantile).tolist() == [0, 0, 1, 500, 999, 999, 999]
 
 
 def test_network_sees_float_timesteps_and_labels() -> None:

@@ -40,8 +40,8 @@ class GaussianObjective(nn.Module):
         self.register_buffer("_coefficients", coefficients.float(), persistent=False)
 
     def timesteps(self, quantile: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """Return timesteps uniform on 0 to T - 1 for ``quantile`` uniform on [0, 1)."""
-        # In float32 the largest quantiles times T round up to T.
+        """Return timesteps uniform on 0 to T - 1 for ``quantile`` uniform on [0, 1]."""
+        # A quantile drawn in float64 may be 1 in float32.
         return (quantile * self.steps).long().clamp_(max=self.steps - 1)
 
     def per_sample(
@@ -87,7 +87,7 @@ class GaussianObjective(nn.Module):
             latents: data.
             labels: one class per sample.
             noise: standard normal.
-            quantile: uniform on [0, 1); decides the timestep.
+            quantile: uniform on [0, 1]; decides the timestep.
         """
         timesteps = self.timesteps(quantile)
         terms = self.per_sample(latents.float(), labels, noise.float(), timesteps)
