@@ -25,47 +25,49 @@ def position_embedding(width: int, rows: int, columns: int) -> Float[Tensor, "1 
     return torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1).float()[None]
 
 
-def time_frequencies(t: Float[Tensor, " b"]) -> Float[Tensor, "b 256"]:
-    """Return the sinusoid of the time, cosines before sines; SiT feeds t in [0, 1] without scaling it."""
+def angular_frequencies(shift: int = 0, device: torch.device | None = None) -> Float[Tensor, " 128"]:
+    """Return the angular frequencies of the time, ``10000^(-i / (128 - shift))``, float32."""
     half = _FREQUENCY_CHANNELS // 2
-    frequencies = torch.exp(
-        torch.arange(half, dtype=torch.float32, device=t.device).mul_(-math.log(_MAX_PERIOD) / half)
-    )
-    angles = t.float()[:, None] * frequencies
+    exponents = torch.arange(half, dtype=torch.float32, device=device)
+    return torch.exp(exponents.mul_(-math.log(_MAX_PERIOD) / (half - shift)))
+
+
+def time_frequencies(t: Float[Tensor, " b"] | Int[Tensor, " b"], shift: int = 0) -> Float[Tensor, "b 256"]:
+    """Return the sinusoid of the time, cosines before sines.
+
+    SiT feeds t in [0, 1] without scaling it, DiT integers from 0 to 999.
+    """
+    angles = t.float()[:, None] * angular_frequencies(shift, t.device)
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
 
 class TimeEmbedder(nn.Module):
     """Sinusoid of the time, then a two-layer perceptron."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, frequency_shift: int = 0):
         """Map times to vectors of ``width`` channels."""
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(_FREQUENCY_CHANNELS, width), nn.SiLU(), nn.Linear(width, width))
+        self.frequency_shift = frequency_shift
 
-    def forward(self, t: Float[Tensor, " b"]) -> Float[Tensor, "b width"]:
-        """Embed times in [0, 1]."""
+    def forward(self, t: Float[Tensor, " b"] | Int[Tensor, " b"]) -> Float[Tensor, "b width"]:
+        """Embed times."""
         # The sinusoid is float32; a network kept in bfloat16 without autocast needs it in its own type.
-        return self.mlp(time_frequencies(t).to(self.mlp.get_parameter("0.weight").dtype))
+        return self.mlp(time_frequencies(t, self.frequency_shift).to(self.mlp.get_parameter("0.weight").dtype))
 
 
 class LabelEmbedder(nn.Module):
     """A vector per class and one for the null class, on which classifier-free guidance rests.
 
-    In training mode each label is replaced by the null class with probability ``dropout`` (Ho & Salimans, 2022),
-    by torch's global generator.
+    Dropping labels in training is the data loader's part: a network that drew random numbers would depend on the size
+    of its batches.
     """
 
-    def __init__(self, num_classes: int, width: int, dropout: float):
+    def __init__(self, num_classes: int, width: int):
         """Make a table of ``num_classes + 1`` rows; the last is the null class."""
         super().__init__()
         self.embedding_table = nn.Embedding(num_classes + 1, width)
-        self.num_classes = num_classes
-        self.dropout = dropout
 
     def forward(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b width"]:
         """Embed class labels."""
-        if self.training and self.dropout > 0:
-            dropped = torch.rand(len(y), device=y.device) < self.dropout
-            y = torch.where(dropped, self.num_classes, y)
         return self.embedding_table(y)

@@ -182,6 +182,23 @@ def load_state(path: Path) -> dict[Any, Any]:
     return state
 
 
+def load_training_state(path: Path) -> dict[Any, Any]:
+    """Read a torch checkpoint as :func:`load_state` does, allowing the settings that SiT and REPA store beside weights.
+
+    They are an ``argparse.Namespace``, a class that holds attributes and runs no code of its own; no other class is
+    allowed.
+
+    Raises:
+        UserError: as :func:`load_state`.
+    """
+    import argparse
+
+    import torch
+
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return load_state(path)
+
+
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, as hexadecimal."""
     with open(path, "rb") as handle:
