@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -48,15 +47,20 @@ class VelocityObjective(nn.Module):
         error = self.network(point, t, labels).float() - target
         return error.square().flatten(1).mean(1)
 
-    def forward(self, latents: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        latents: Float[Tensor, "b c h w"],
+        labels: Int[Tensor, " b"],
+        noise: Float[Tensor, "b c h w"],
+        quantile: Float[Tensor, " b"],
+    ) -> dict[str, Tensor]:
         """Return the loss over a batch of normalised latents, and its share in each quarter of [0, 1].
 
         ``loss_t0.25`` is an unbiased estimate of the loss for t in [0.25, 0.5), and so on; the four average to
         ``loss``. It is finite even for a batch without a time in that quarter, so that averages over steps are right.
         """
         latents = latents.float()
-        noise = torch.randn_like(latents)
-        t = torch.rand(len(latents), device=latents.device)
+        t = quantile
         errors = self.per_sample(latents, labels, noise, t)
         losses = {"loss": errors.mean()}
         quarter = (t.detach() * _TIME_QUARTERS).long().clamp_(max=_TIME_QUARTERS - 1)

@@ -65,7 +65,4 @@ class LabelEmbedder(nn.Module):
 
     def forward(self, y: Int[Tensor, " b"]) -> Float[Tensor, "b width"]:
         """Embed class labels."""
-        if self.training and self.dropout > 0:
-            dropped = torch.rand(len(y), device=y.device) < self.dropout
-            y = torch.where(dropped, self.num_classes, y)
         return self.embedding_table(y)

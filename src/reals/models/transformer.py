@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+import torch.utils.checkpoint
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -226,12 +227,25 @@ class Transformer(nn.Module):
         self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"]
     ) -> Float[Tensor, "b c h w"]:
         """Map noisy latents at times ``t`` in [0, 1] (0 is noise) and classes ``y`` to a tensor like ``x``."""
+        return self.features(x, t, y, len(self.blocks))[0]
+
+    checkpoint_activations: bool = False
+
+    def features(
+        self, x: Float[Tensor, "b c h w"], t: Float[Tensor, " b"], y: Int[Tensor, " b"], block: int
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b n d"]]:
+        """Return the output and the tokens after block number ``block``, counted from 1."""
         # Adding the float32 position embedding keeps the residual stream in float32 under autocast.
         tokens = self.x_embedder(x) + self.pos_embed
         condition = self.t_embedder(t) + self.y_embedder(y)
-        for block in self.blocks:
-            tokens = block(tokens, condition)
-        return self._to_latent(self.final_layer(tokens, condition))
+        kept = tokens
+        for number, layer in enumerate(self.blocks, start=1):
+            if self.checkpoint_activations:
+                tokens = torch.utils.checkpoint.checkpoint(layer, tokens, condition, use_reentrant=False)
+            else:
+                tokens = layer(tokens, condition)
+            kept = tokens if number == block else kept
+        return self._to_latent(self.final_layer(tokens, condition)), kept
 
     def _to_latent(self, patches: Float[Tensor, "b n outputs"]) -> Float[Tensor, "b c h w"]:
         side, p = self.grid // self.config.patch_size, self.config.patch_size
