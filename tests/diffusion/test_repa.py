@@ -138,7 +138,7 @@ def test_tokens_are_let_go_of() -> None:
     repa = objective()
     repa(**batch(), patches=random(3, 2, 3, 5))
     with pytest.raises(ValueError, match="0 times"):
-        repa._tap[0].take()
+        repa.tap.take()
 
 
 def test_an_objective_that_calls_twice_is_refused() -> None:

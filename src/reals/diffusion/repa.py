@@ -149,9 +149,14 @@ class RepaObjective(nn.Module):
         self._tap = (tap,)
 
     @property
+    def tap(self) -> TokenTap:
+        """What the diffusion objective calls."""
+        return self._tap[0]
+
+    @property
     def network(self) -> nn.Module:
         """The network itself, without its tap."""
-        return self._tap[0].network
+        return self.tap.network
 
     def forward(
         self,
@@ -171,7 +176,7 @@ class RepaObjective(nn.Module):
             patches: the semantic encoder's patch features of the very images, mirrored where these are.
         """
         losses = self.objective(latents, labels, noise, quantile)
-        tokens = self._tap[0].take()
+        tokens = self.tap.take()
         alignment = alignment_loss(self.projector(tokens), patches, _token_grid(latents, tokens))
         parts = {"loss": losses["loss"] + self.weight * alignment, "repa": alignment.detach()}
         return parts | {"diffusion": losses["loss"].detach()} | {n: v for n, v in losses.items() if n != "loss"}
