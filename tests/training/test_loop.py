@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from reals.training.config import Constant, Cosine, LoopConfig, OptimiserConfig
 from reals.training.ema import MovingAverage, trainable
 from reals.training.log import read_log
 from reals.training.loop import fit
+from reals.training.optimisers import Optimisers
 from reals.training.state import TrainState, checkpoints
 from tests.training.toy import NoisyRegression, batches, loop
 
@@ -137,7 +139,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
 
 
 def test_too_many_broken_steps_stop_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not finite in 3 of 3 steps, the last time at step 3; lower"):
+    with pytest.raises(UserError, match=r"not finite in 3 of 3 steps, found at step 3; lower"):
         run(tmp_path, loop(skip_limit=2), NoisyRegression(noise=float("inf")))
 
 
@@ -166,7 +168,7 @@ def test_a_broken_step_is_left_out_and_counted(tmp_path: Path, gradient_only: bo
         seen.append({name: value.clone() for name, value in weights(state).items()})
 
     state = run(tmp_path, loop(), Hiccup((3, 4), gradient_only=gradient_only), hooks=(remember,))
-    assert (state.step, state.skipped) == (8, 2)
+    assert (state.step, state.skipped.item()) == (8, 2)
     for name in seen[1]:
         assert torch.equal(seen[1][name], seen[3][name])
         assert torch.isfinite(seen[-1][name]).all()
@@ -177,7 +179,7 @@ def test_a_broken_step_is_left_out_and_counted(tmp_path: Path, gradient_only: bo
     assert ("loss" in log[1]) == gradient_only
     assert "gradient_norm" not in log[1]
     resumed = run(tmp_path, loop(steps=10), NoisyRegression(noise=0.0))
-    assert (resumed.step, resumed.skipped) == (10, 2)
+    assert (resumed.step, resumed.skipped.item()) == (10, 2)
 
 
 class Duel(torch.nn.Module):
@@ -241,8 +243,59 @@ def test_moving_average_is_the_recursion() -> None:
     average = MovingAverage(trainable(module), 0.75)
     with torch.no_grad():
         module.weight.add_(1.0)
-    average.update()
+    average.update(torch.tensor(1.0))
     torch.testing.assert_close(average.average["weight"], start + 0.25)
+    average.update(torch.tensor(0.0))
+    torch.testing.assert_close(average.average["weight"], start + 0.25)
+
+
+def test_further_averages_are_what_runs_of_their_own_would_keep(tmp_path: Path) -> None:
+    run(tmp_path / "both", loop(further_ema_decays=(0.5,), steps=4))
+    both = run(tmp_path / "both", loop(further_ema_decays=(0.5,)))
+    alone = run(tmp_path / "alone", loop(ema_decay=0.5))
+    assert_equal(run(tmp_path / "without", loop()), both)
+    for name, average in alone.average.average.items():
+        assert torch.equal(both.further[0.5].average[name], average)
+        assert not torch.equal(both.average.average[name], average)
+    final = both.final_weights("network.", 0.5)
+    assert torch.equal(final["0.weight"], alone.final_weights("network.")["0.weight"])
+
+
+def test_averages_of_one_decay_are_refused() -> None:
+    with pytest.raises(ValueError, match="give each once"):
+        loop(further_ema_decays=(0.9,))
+    with pytest.raises(ValueError, match="each must lie"):
+        loop(further_ema_decays=(1.0,))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_a_broken_first_step_leaves_no_trace_in_the_optimiser(clip_norm: float | None) -> None:
+    """Moments and bias corrections are those of the steps taken, although the device alone knows which these were."""
+    hurt, whole = NoisyRegression(noise=0.0), NoisyRegression(noise=0.0)
+    for objective, first in ((hurt, 0), (whole, 1)):
+        optimisers = Optimisers(objective, loop(clip_norm=clip_norm), {})
+        stream = batches(loop())(0)
+        drawn = [next(stream) for _ in range(3)]
+        for number in range(first, 3):
+            (objective(**drawn[number])["loss"] * (1.0 if number else float("inf"))).backward()
+            taken, norms = optimisers.step()
+            assert taken.item() == torch.isfinite(norms["main"]).item() == (number > 0)
+    for one, two in zip(hurt.parameters(), whole.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_what_a_hook_says_is_logged_at_its_step_and_told_to_watchers(tmp_path: Path) -> None:
+    told: list[tuple[int, float | None]] = []
+
+    def score(state: TrainState) -> dict[str, float] | None:
+        return {"score": 10.0 * state.step} if state.step in (3, 8) else None
+
+    def watch(step: int, line: Mapping[str, float]) -> None:
+        told.append((step, line.get("score")))
+
+    run(tmp_path, loop(), hooks=(score,), watchers=(watch,))
+    assert [(int(line["step"]), line.get("score")) for line in read_log(tmp_path)] == told
+    assert told == [(2, None), (3, 30.0), (4, None), (6, None), (8, 80.0)]
 
 
 @pytest.mark.parametrize("name", ["steps", "batch_size", "accumulate"])

@@ -1,48 +1,41 @@
 """Stage 2: the posterior of every photo, cached; then a diffusion transformer trained on samples from it."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from reals.data.sampler import TrainingSampler
 from reals.data.store import ImageStore
 from reals.diffusion.objective import FlowMatching
+from reals.diffusion.repa import RepaObjective
 from reals.latents.cache import LatentCache, encode_images
 from reals.latents.codec import LatentCodec
+from reals.models.transformer import Transformer
 from reals.recipes.generator import GeneratorCard, save_generator
+from reals.recipes.generator_training import GeneratorTraining
+from reals.recipes.latent_batches import CachedLatents, latent_batches
+from reals.recipes.preview import Preview
+from reals.recipes.repa_features import GeneratorFeatures
 from reals.recipes.schema import Recipe
 from reals.runtime import dist
+from reals.runtime.config import to_dict
 from reals.runtime.errors import UserError
-from reals.runtime.io import read_json, write_json
+from reals.runtime.io import read_json, save_tensors, write_json
 from reals.runtime.memory import images_at_once
-from reals.runtime.seed import derive_seed, seed_everything, torch_generator
-from reals.training.config import LoopConfig
-from reals.training.loop import Batch, fit
+from reals.runtime.seed import derive_seed, seed_everything
+from reals.training.loop import fit
 from reals.training.precision import autocast_dtype
+from reals.training.state import TrainState
 
 INDEX_NAME = "index.json"
 """Written last into a directory of cached latents."""
+PREVIEWS_NAME = "previews"
+"""Of the pictures of samples in a directory of training."""
+PROJECTOR_NAME = "projector.safetensors"
+"""Of REPA's projector in a directory of training; nothing but further training needs it."""
 _ENCODE_BATCH = 250
-
-
-@dataclass(frozen=True)
-class CachedLatents:
-    """A latent cache with the labels of its rows and the identity of the autoencoder that made it."""
-
-    directory: Path
-    cache: LatentCache
-    labels: np.ndarray
-    num_classes: int
-    class_names: tuple[str, ...]
-    autoencoder_fingerprint: str
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Channels, rows and columns of one latent."""
-        return self.cache.shape
 
 
 def encode_store(
@@ -91,50 +84,81 @@ def open_latents(directory: Path) -> CachedLatents:
     )
 
 
-def latent_batches(
-    latents: CachedLatents, codec: LatentCodec, loop: LoopConfig, seed: int, device: torch.device
-) -> Callable[[int], Iterator[Batch]]:
-    """Return batches of normalised latents: a fresh posterior sample and a fair mirror at each visit."""
-
-    def batches(step: int) -> Iterator[Batch]:
-        order = TrainingSampler(
-            np.arange(len(latents.labels)),
-            loop.batch_size,
-            derive_seed(seed, "latents"),
-            step,
-            loop.steps,
-            dist.rank(),
-            dist.world_size(),
-            loop.accumulate,
-        )
-        for number, items in enumerate(order):
-            rows = np.array([row for row, _ in items])
-            mirrored = np.array([mirror for _, mirror in items])
-            position = step * loop.accumulate + number
-            generator = torch_generator(seed, "posterior", position, dist.rank())
-            noise = torch.randn((len(rows), *latents.shape), generator=generator)
-            raw = latents.cache.sample(rows, mirrored, noise).to(device)
-            labels = torch.from_numpy(latents.labels[rows]).to(device)
-            yield {"latents": codec.normalisation.normalise(raw), "labels": labels}
-
-    return batches
-
-
 def train_generator(
-    recipe: Recipe, latents: CachedLatents, autoencoder: Path, training: Path, finished: Path, device: torch.device
+    recipe: Recipe,
+    latents: CachedLatents,
+    autoencoder: Path,
+    training: Path,
+    finished: Path,
+    device: torch.device,
+    *,
+    rule: FlowMatching | None = None,
+    options: GeneratorTraining | None = None,
+    features: GeneratorFeatures | None = None,
+    preview: Preview | None = None,
 ) -> None:
     """Train the recipe's transformer into ``finished``, resuming from ``training``, unless that is done.
 
+    Further moving averages become generators of their own, ``finished`` with ``-ema-DECAY`` behind its name. REPA's
+    projector is left in ``training``.
+
+    Args:
+        recipe: transformer and loop.
+        latents: of the photos.
+        autoencoder: that made them.
+        training: checkpoints, log, event files and previews.
+        finished: the generator.
+        device: where to train.
+        rule: what is minimised; flow matching if None.
+        options: of the training; its defaults if None.
+        features: the semantic encoder's, needed by REPA.
+        preview: looks at the generator on the way, if any.
+
     Raises:
-        UserError: the latents were made by another autoencoder.
+        UserError: the latents were made by another autoencoder, or REPA cannot be had with these settings.
     """
+    options = options or GeneratorTraining()
     codec = LatentCodec.from_directory(autoencoder, torch.device("cpu"))
     if latents.autoencoder_fingerprint != codec.fingerprint:
         raise UserError(f"{latents.directory}: made by another autoencoder than {autoencoder}; encode again")
     if (finished / "config.json").exists():
         return
+    card = _card(recipe, latents)
+    objective, network = _objective(recipe, card, latents, rule or FlowMatching(), options, features)
+    prefix = _prefix_of(network, objective)
+
+    def averaged(state: TrainState, decay: float | None = None) -> Transformer:
+        made = card.build()
+        # The position embedding is not trained, so it is not among them.
+        made.load_state_dict(state.final_weights(prefix, decay), strict=False)
+        return made.to(device)
+
+    batches = latent_batches(
+        latents,
+        codec.normalisation,
+        recipe.stage2,
+        recipe.seed,
+        device,
+        label_dropout=recipe.generator.label_dropout,
+        features=features if options.repa.weight > 0.0 else None,
+    )
+    with options.tracker.watch(training, finished.parent.name, to_dict(recipe)) as watcher:
+        state = fit(
+            objective,
+            batches,
+            recipe.stage2,
+            training,
+            seed=derive_seed(recipe.seed, "stage 2"),
+            description=f"Train generator ({finished.parent.name})",
+            hooks=() if preview is None else (preview.hook(averaged, training / PREVIEWS_NAME),),
+            watchers=(watcher,),
+        )
+    _save(state, card, objective, averaged, training, finished)
+
+
+def _card(recipe: Recipe, latents: CachedLatents) -> GeneratorCard:
     channels, grid, _ = latents.shape
-    card = GeneratorCard(
+    return GeneratorCard(
         transformer=recipe.generator,
         latent_channels=channels,
         grid=grid,
@@ -143,19 +167,63 @@ def train_generator(
         autoencoder_fingerprint=latents.autoencoder_fingerprint,
         steps=recipe.stage2.steps,
     )
+
+
+def _objective(
+    recipe: Recipe,
+    card: GeneratorCard,
+    latents: CachedLatents,
+    rule: FlowMatching,
+    options: GeneratorTraining,
+    features: GeneratorFeatures | None,
+) -> tuple[nn.Module, Transformer]:
+    """Return what is minimised, and the network in it; its initial weights do not depend on the options."""
     seed_everything(recipe.seed, "generator")
-    objective = FlowMatching().build(card.build())
-    state = fit(
-        objective,
-        latent_batches(latents, codec, recipe.stage2, recipe.seed, device),
-        recipe.stage2,
-        training,
-        seed=derive_seed(recipe.seed, "stage 2"),
-        description=f"Train generator ({finished.parent.name})",
-    )
-    trained = card.build()
-    # The position embedding is not trained, so it is not among them.
-    trained.load_state_dict(state.final_weights("network."), strict=False)
-    if dist.is_main():
-        save_generator(finished, card, trained.state_dict())
+    network = card.build()
+    network.checkpoint_activations = options.checkpoint_activations
+    repa = options.repa
+    if repa.weight == 0.0:
+        objective = rule.build(network)
+        called = network
+    else:
+        if features is None:
+            raise ValueError("REPA needs semantic features")
+        if repa.block > recipe.generator.depth:
+            raise UserError(
+                f"repa.block is {repa.block}, but the transformer has {recipe.generator.depth} blocks; give one of them"
+            )
+        if features.photos != latents.cache.metadata["photos"]:
+            raise UserError(f"{latents.directory}: latents of other photos than REPA's features; encode again")
+        seed_everything(recipe.seed, "projector")
+        objective = repa.build(network, recipe.generator.width, features.patch_dim, rule.build)
+        called = objective.tap
+    if options.compile:
+        # In place: no wrapper, so names in checkpoints stay.
+        called.compile()
+    return objective, network
+
+
+def _prefix_of(network: nn.Module, objective: nn.Module) -> str:
+    """Return what the names of the network's weights begin with in the objective."""
+    return next(f"{name}." for name, module in objective.named_modules() if module is network)
+
+
+def _save(
+    state: TrainState,
+    card: GeneratorCard,
+    objective: nn.Module,
+    averaged: Callable[[TrainState, float | None], Transformer],
+    training: Path,
+    finished: Path,
+) -> None:
+    """Write what was trained, the generator last: it marks the stage as finished."""
+    if isinstance(objective, RepaObjective):
+        projector = state.final_weights("projector.")
+        if dist.is_main():
+            save_tensors(training / PROJECTOR_NAME, projector)
+    for decay in (*state.further, None):
+        weights = averaged(state, decay).state_dict()
+        if dist.is_main():
+            directory = finished if decay is None else finished.with_name(f"{finished.name}-ema-{decay:g}")
+            save_generator(directory, card, weights)
     dist.barrier()

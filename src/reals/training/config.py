@@ -69,6 +69,8 @@ class LoopConfig:
     """AdamW's decoupled weight decay."""
     ema_decay: float = 0.9999
     """Decay of the moving average of the weights; the average is what is exported."""
+    further_ema_decays: tuple[float, ...] = ()
+    """Decays of further averages kept at the same time, to be compared with the exported one."""
     clip_norm: float | None = None
     """Largest gradient norm, or None to leave gradients alone."""
     accumulate: int = 1
@@ -94,6 +96,12 @@ class LoopConfig:
             raise ValueError(f"skip_limit is {self.skip_limit}; it must not be negative")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"ema_decay is {self.ema_decay}; it must lie in [0, 1)")
+        if not all(0.0 <= decay < 1.0 for decay in self.further_ema_decays):
+            raise ValueError(f"further_ema_decays is {list(self.further_ema_decays)}; each must lie in [0, 1)")
+        if len({self.ema_decay, *self.further_ema_decays}) <= len(self.further_ema_decays):
+            raise ValueError(
+                f"further_ema_decays is {list(self.further_ema_decays)} and ema_decay {self.ema_decay}; give each once"
+            )
         if self.learning_rate <= 0.0:
             raise ValueError(f"learning_rate is {self.learning_rate}; it must be positive")
 

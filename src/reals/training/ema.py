@@ -22,11 +22,15 @@ class MovingAverage:
         self.average = {name: weight.detach().float().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the present weights; one fused call, not a loop over tensors."""
-        weights = [local(weight.detach()).float() for weight in self._weights.values()]
-        averages = [local(average) for average in self.average.values()]
-        torch._foreach_lerp_(averages, weights, 1.0 - self.decay)  # pyright: ignore[reportPrivateImportUsage]
+    def update(self, taken: Tensor) -> None:
+        """Move the average towards the present weights if ``taken`` (a scalar on their device) is 1, not if it is 0.
+
+        The share is a tensor so that the host need not know whether the step was taken: no wait for the device. A
+        loop over tensors with it is as fast as one fused call with a number.
+        """
+        share = (1.0 - self.decay) * taken
+        for weight, average in zip(self._weights.values(), self.average.values(), strict=True):
+            local(average).lerp_(local(weight.detach()).float(), share)
 
     def whole(self) -> dict[str, Tensor]:
         """Return the average, gathered from all processes; each of them must call this."""

@@ -24,11 +24,15 @@ from reals.training.state import TrainState
 Batch = Mapping[str, Any]
 """Keyword arguments of the objective: tensors, or tuples of them, of one micro-batch on this process."""
 
-Hook = Callable[[TrainState], None]
-"""Something periodic (a preview, a validation score); called after each optimiser step."""
+Hook = Callable[[TrainState], Mapping[str, float] | None]
+"""Something periodic (a preview, a validation score); called after each optimiser step, on every process.
+
+What it returns, if not None, is written into a line of the log of this step; the main process's values count, and the
+others return a mapping, even if an empty one, at the same steps.
+"""
 
 Watcher = Callable[[int, Mapping[str, float]], None]
-"""Told every line of the log: the step and the averages since the last line."""
+"""Told every line of the log: the step, the averages since the last line, and what hooks had to say."""
 
 # How often the processes of one run ask each other whether one of them was told to stop.
 _AGREE_EVERY = 10
@@ -69,7 +73,7 @@ def fit(
         description: what the progress line calls this run.
         others: further optimisers; each trains the objective's attribute of its name, which is not averaged. No loss
             may send gradients into another's part: one backward pass serves them all.
-        hooks: called with the state after every optimiser step.
+        hooks: called with the state after every optimiser step; what they return is logged.
         watchers: called with every line of the log.
 
     Returns the final state; its ``average`` is the moving average of the weights.
@@ -84,7 +88,14 @@ def fit(
     objective.to(accelerator.device).train()
     spread(objective, config.parallel)
     optimisers = Optimisers(objective, config, others)
-    state = TrainState(objective, optimisers, MovingAverage(optimisers.parameters[MAIN], config.ema_decay))
+    main = optimisers.parameters[MAIN]
+    state = TrainState(
+        objective,
+        optimisers,
+        MovingAverage(main, config.ema_decay),
+        {decay: MovingAverage(main, decay) for decay in config.further_ema_decays},
+        skipped=torch.zeros((), device=accelerator.device),
+    )
     state.resume(directory)
     parallel = callable_on_all(objective, accelerator)
     log = TrainingLog(directory, state.step, write=dist.is_main())
@@ -99,9 +110,8 @@ def fit(
                 log.add(_forward_backward(accelerator, parallel, next(stream), config, others, synchronise=last))
             _apply_gradients(state, config, log)
             state.seconds = time.monotonic() - started
-            for hook in hooks:
-                hook(state)
-            _record(state, config, log, bar, directory, watchers)
+            told = [said for hook in hooks if (said := hook(state)) is not None]
+            _record(state, config, log, bar, directory, watchers, told)
     return state
 
 
@@ -143,18 +153,25 @@ def _apply_gradients(state: TrainState, config: LoopConfig, log: TrainingLog) ->
     """
     if isinstance(state.objective, Adaptive):
         state.objective.after_backward()
-    norms = state.optimisers.step()
+    taken, norms = state.optimisers.step()
     state.step += 1
-    if norms is not None:
-        state.average.update()
-        log.add({"gradient_norm" if name == MAIN else f"{name}_gradient_norm": norm for name, norm in norms.items()})
-        return
-    state.skipped += 1
-    if state.skipped > config.skip_limit:
-        raise UserError(
-            f"the gradients were not finite in {state.skipped} of {state.step} steps, the last time at step "
-            f"{state.step}; lower the learning rate, or use float32 (the last checkpoint is kept)"
-        )
+    for average in state.averages().values():
+        average.update(taken)
+    state.skipped += 1.0 - taken
+    log.add({"gradient_norm" if name == MAIN else f"{name}_gradient_norm": norm for name, norm in norms.items()})
+    # Reading the count waits for the device: each step where that costs nothing, else when a line of the log waits.
+    if state.skipped.device.type == "cpu" or _due(state, config):
+        skipped = int(state.skipped)
+        if skipped > config.skip_limit:
+            raise UserError(
+                f"the gradients were not finite in {skipped} of {state.step} steps, found at step {state.step}; "
+                "lower the learning rate, or use float32 (the last checkpoint is kept)"
+            )
+
+
+def _due(state: TrainState, config: LoopConfig) -> bool:
+    """Return whether this step ends a line of the log."""
+    return state.step % config.log_every == 0 or state.step == config.steps
 
 
 def _record(
@@ -164,15 +181,19 @@ def _record(
     bar: Progress,
     directory: Path,
     watchers: tuple[Watcher, ...],
+    told: list[Mapping[str, float]],
 ) -> None:
     """Log, show and checkpoint what is due; stop here, saved, if a signal asked for it."""
     note = None
-    if state.step % config.log_every == 0 or state.step == config.steps:
-        counted = {"skipped": float(state.skipped)} if state.skipped else {}
-        averages = log.flush(state.step, seconds=round(state.seconds, 3), **counted)
+    # What a hook has to say is not kept for later: a run that is stopped in between would lose it.
+    if told or _due(state, config):
+        skipped = float(state.skipped)
+        more = {name: value for values in told for name, value in values.items()}
+        more |= {"skipped": skipped} if skipped else {}
+        averages = log.flush(state.step, seconds=round(state.seconds, 3), **more)
         note = " ".join(f"{name} {value:.4g}" for name, value in list(averages.items())[:4])
         for watcher in watchers:
-            watcher(state.step, averages)
+            watcher(state.step, averages | more)
     bar.advance(config.batch_size, note)
     stop = _stop_requested(state.step)
     if stop or state.step % config.checkpoint_every == 0 or state.step == config.steps:

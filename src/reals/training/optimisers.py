@@ -42,23 +42,27 @@ class Optimisers:
             for group in adam.param_groups:
                 group["lr"] = rule.learning_rate * rule.schedule.factor(step, self._config.steps)
 
-    def step(self) -> dict[str, Tensor] | None:
-        """Clip and apply the gradients, then drop them; return each part's gradient norm before clipping.
+    def step(self) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clip and apply the gradients, then drop them, all without waiting for the device.
 
-        If any gradient is not finite nothing is applied and None is returned: the same on every process.
+        If any gradient is not finite nothing is applied. That is decided on the device: AdamW's fused kernel looks at
+        a flag there, as it does for a gradient scaler, and leaves weights, moments and its count of steps alone.
+
+        Returns a scalar that is 1 if the step was taken and 0 if not, the same on every process, and each part's
+        gradient norm before clipping, not finite in a step that was not taken.
         """
         norms: dict[str, Tensor] = {}
         for name, owned in self.parameters.items():
             gradients = [parameter.grad for parameter in owned.values() if parameter.grad is not None]
             if gradients:
                 norms[name] = whole(nn.utils.get_total_norm(gradients))
-        # Waits for the device once a step: the price of never applying a broken gradient.
-        finite = all(bool(torch.isfinite(norm)) for norm in norms.values())
+        taken = torch.stack([torch.isfinite(norm) for norm in norms.values()]).all().float()
         for name, adam in self.adams.items():
             limit = self.configs[name].clip_norm
-            if finite and name in norms and limit is not None:
-                nn.utils.clip_grads_with_norm_(self.parameters[name].values(), limit, norms[name])
-            if finite and name in norms:
+            if name in norms:
+                if limit is not None:
+                    nn.utils.clip_grads_with_norm_(self.parameters[name].values(), limit, norms[name])
+                adam.found_inf = 1.0 - taken  # pyright: ignore[reportAttributeAccessIssue]
                 adam.step()
             adam.zero_grad(set_to_none=True)
-        return norms if finite else None
+        return taken, {name: norm.where(taken > 0, torch.nan) for name, norm in norms.items()}
