@@ -62,8 +62,9 @@ def computed_features(store: ImageStore) -> GeneratorFeatures:
 
 def train(root: Path, out: Path, latents: CachedLatents, settings: dict[str, Any], **more: Any) -> Path:
     """Train a generator and return its directory; ``settings`` are the loop's, ``more`` is ``train_generator``'s."""
-    more = {"options": GeneratorTraining(tracker=NoTracker())} | more
-    train_generator(recipe(**settings), latents, root / "autoencoder", out / "training", out / "generator", CPU, **more)
+    options = more.pop("options", GeneratorTraining(tracker=NoTracker()))
+    settled = replace(recipe(**settings), generator_training=options)
+    train_generator(settled, latents, root / "autoencoder", out / "training", out / "generator", CPU, **more)
     return out / "generator"
 
 

@@ -12,10 +12,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from reals.apps.grid import class_rows, image_grid, save_png
-from reals.apps.samples import write_samples
+from reals.apps.samples import write_png_zip, write_samples
 from reals.diffusion.guidance import Guidance, guide
 from reals.diffusion.noise import PerImageNoise
-from reals.diffusion.solvers import Solver, StepCallback
+from reals.diffusion.objective import FlowMatching
+from reals.diffusion.process import Process, Sampler, check_sampler, evaluation_times, noise_level, sample, steps_of
+from reals.diffusion.solvers import StepCallback
+from reals.diffusion.solvers.grid import ignore_step
 from reals.models.transformer import Transformer
 from reals.runtime import dist, interrupt
 from reals.runtime.config import to_dict
@@ -62,10 +65,12 @@ def sample_latents(
     indices: Sequence[int],
     *,
     seed: int,
-    solver: Solver,
+    solver: Sampler,
     guidance: Guidance,
+    process: Process = FlowMatching(),
+    weaker: Transformer | None = None,
     dtype: torch.dtype = torch.float32,
-    on_step: StepCallback | None = None,
+    on_step: StepCallback = ignore_step,
 ) -> Float[Tensor, "b c h w"]:
     """Return normalised latents of images ``indices``, each a function of ``(seed, index, label)`` and the weights.
 
@@ -75,21 +80,36 @@ def sample_latents(
         indices: which streams of noise to use.
         seed: with the index, decides an image's noise.
         solver: how noise is carried to data.
-        guidance: classifier-free guidance.
+        guidance: how strong, where, on which channels.
+        process: what the network was trained by.
+        weaker: guides by the difference from this network (autoguidance), not from the prediction without a label.
         dtype: ``torch.float32``, or what the network is autocast to.
         on_step: told the number of finished steps and the state.
+
+    Raises:
+        UserError: the solver does not fit the process.
     """
     device = transformer.pos_embed.device
     noise = PerImageNoise(seed, indices)
     start = noise((transformer.latent_channels, transformer.grid, transformer.grid), device)
-    velocity = guide(transformer, labels.to(device), transformer.null_label, guidance)
-    training = transformer.training
-    transformer.eval()
+    output = guide(
+        transformer,
+        labels.to(device),
+        transformer.null_label,
+        guidance,
+        weaker=weaker,
+        noise_level=noise_level(process),
+    )
+    networks = [network for network in (transformer, weaker) if network is not None]
+    modes = [network.training for network in networks]
+    for network in networks:
+        network.eval()
     try:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            return solver.integrate(velocity, start, noise, on_step or (lambda step, x: None))
+            return sample(process, solver, output, start, noise, on_step)
     finally:
-        transformer.train(training)
+        for network, mode in zip(networks, modes, strict=True):
+            network.train(mode)
 
 
 def generate(
@@ -98,11 +118,14 @@ def generate(
     *,
     count: int,
     output: Path,
-    solver: Solver,
+    solver: Sampler,
     guidance: Guidance,
     labels: LabelProtocol,
+    process: Process = FlowMatching(),
+    weaker: Transformer | None = None,
     seed: int = 0,
     batch_size: int = 250,
+    png_zip: bool = False,
     dtype: torch.dtype = torch.float32,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -118,10 +141,13 @@ def generate(
         count: number of images.
         output: the ``.npz`` to write.
         solver: how noise is carried to data.
-        guidance: classifier-free guidance.
+        guidance: how strong, where, on which channels.
         labels: which class each image is of.
+        process: what the network was trained by.
+        weaker: guides by the difference from this network (autoguidance); ``provenance`` should tell which it is.
         seed: decides noise and random labels.
         batch_size: images at once.
+        png_zip: write the images as PNG into a ``.zip`` beside the output, too.
         dtype: ``torch.float32``, or what the network is autocast to.
         provenance: what else identifies the images, weights above all, as JSON values; recorded in the card, and
             images made with another are not continued.
@@ -131,7 +157,8 @@ def generate(
         Interrupted: a signal asked the process to stop; finished batches stay.
     """
     _check(count, batch_size, output)
-    batches = _Batches(transformer, decode, solver, guidance, labels, seed, batch_size, dtype)
+    check_sampler(process, solver)
+    batches = _Batches(transformer, decode, solver, guidance, process, weaker, labels, seed, batch_size, dtype)
     card = {"count": count, **batches.card(), "provenance": dict(provenance or {})}
     partial = output.with_suffix(".partial")
     if _finished(output, partial, card):
@@ -142,6 +169,8 @@ def generate(
         arrays = ShardedArrays(partial)
         _save_picture(output.with_suffix(".png"), arrays)
         write_samples(output, arrays, ("image", "label"))
+        if png_zip:
+            write_png_zip(output.with_suffix(".zip"), arrays)
         # The card comes last of the results: its presence says that they are whole.
         write_json(output.with_suffix(".json"), card)
         shutil.rmtree(partial)
@@ -155,8 +184,10 @@ class _Batches:
 
     transformer: Transformer
     decode: Decode
-    solver: Solver
+    solver: Sampler
     guidance: Guidance
+    process: Process
+    weaker: Transformer | None
     labels: LabelProtocol
     seed: int
     batch_size: int
@@ -187,25 +218,32 @@ class _Batches:
             seed=self.seed,
             solver=self.solver,
             guidance=self.guidance,
+            process=self.process,
+            weaker=self.weaker,
             dtype=self.dtype,
             on_step=on_step,
         )
-        return self.decode(latents)
+        with torch.autocast(latents.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            return self.decode(latents)
 
     def card(self) -> dict[str, Any]:
         """Return what decides the images, and what each costs; the batch size does neither."""
-        times = self.solver.times()
-        return {
+        card = {
             "seed": self.seed,
             "labels": to_dict(self.labels),
             "num_classes": self.transformer.num_classes,
+            "process": to_dict(self.process),
             "solver": to_dict(self.solver),
             "guidance": to_dict(self.guidance),
-            "velocity_evaluations_per_image": len(times),
-            "network_forwards_per_image": self.guidance.forwards(times),
             "dtype": str(self.dtype).removeprefix("torch."),
             "transformer": to_dict(self.transformer.config),
         }
+        times = evaluation_times(self.process, self.solver)
+        if times is not None:
+            guided = self.guidance.guided(times, noise_level(self.process))
+            name = "network_forwards_per_image" if self.weaker is None else "weaker_network_forwards_per_image"
+            card |= {"evaluations_per_image": len(times), name: guided + (len(times) if self.weaker is None else 0)}
+        return card
 
 
 def _write_batches(partial: Path, count: int, batches: _Batches, card: Mapping[str, Any]) -> None:
@@ -215,12 +253,13 @@ def _write_batches(partial: Path, count: int, batches: _Batches, card: Mapping[s
     rows_per_shard = read_json(plan)["rows_per_shard"] if plan.exists() else batches.batch_size
     starts = range(0, count, rows_per_shard)[dist.rank() :: dist.world_size()]
     total = sum(min(rows_per_shard, count - start) for start in starts)
+    steps = steps_of(batches.solver)
     with progress("sampling", total, "images") as bar:
 
         def produce(start: int, stop: int) -> dict[str, np.ndarray]:
             def on_step(step: int, x: Tensor) -> None:
                 interrupt.stop_if_requested(f"while sampling images {start} to {stop} of {count}")
-                bar.advance(0, f"step {step}/{batches.solver.steps}")
+                bar.advance(0, f"step {step}" if steps is None else f"step {step}/{steps}")
 
             return batches.produce(start, stop, on_step)
 

@@ -1,10 +1,12 @@
-"""Files of samples in the layout of the ADM evaluator: ``arr_0`` images, ``arr_1`` labels."""
+"""Files of samples: in the layout of the ADM evaluator, ``arr_0`` images and ``arr_1`` labels, and as pictures."""
 
+import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from reals.runtime.io import atomic_path
 from reals.runtime.shards import ShardedArrays
@@ -29,6 +31,18 @@ def write_samples(path: Path, arrays: ShardedArrays, names: tuple[str, ...]) -> 
                 np.lib.format.write_array_header_1_0(entry, header)
                 for block in _blocks(arrays, name):
                     entry.write(block.tobytes())
+
+
+def write_png_zip(path: Path, arrays: ShardedArrays) -> None:
+    """Write the array "image" as PNG, ``000000.png`` and so on in the order of the images, into a zip, atomically."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        number = 0
+        for block in _blocks(arrays, "image"):
+            for pixels in block:
+                encoded = io.BytesIO()
+                Image.fromarray(pixels).save(encoded, format="PNG")
+                archive.writestr(f"{number:06d}.png", encoded.getvalue())
+                number += 1
 
 
 def _blocks(arrays: ShardedArrays, name: str) -> Iterable[np.ndarray]:

@@ -15,7 +15,7 @@ class Flow:
     """A velocity field dx/dt = v(x, t) and the times between which it may be evaluated."""
 
     velocity: Velocity
-    """``velocity(x, t)`` with one time per sample; returns a tensor like ``x``."""
+    """``velocity(x, t)`` with one time per sample, on the device of ``x`` or the CPU; returns a tensor like ``x``."""
     interpolant: Interpolant
     """The path that the field belongs to; stochastic solvers derive the score by it."""
     start: float

@@ -64,7 +64,8 @@ class FlowMatching:
         """
 
         def velocity(x: Float[Tensor, " b *dims"], t: Float[Tensor, " b"]) -> Float[Tensor, " b *dims"]:
-            return self.prediction.velocity(self.interpolant, output(x.float(), t.float()).to(x.dtype), x, t)
+            predicted = output(x.float(), t.float()).to(x.dtype)
+            return self.prediction.velocity(self.interpolant, predicted, x, t.to(x.device, non_blocking=True))
 
         start, end = self.sampling_interval()
         return Flow(velocity=velocity, interpolant=self.interpolant, start=start, end=end)

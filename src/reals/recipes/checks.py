@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from reals.data.store import ImageStore
+from reals.diffusion.gaussian import GaussianDiffusion, LearnedRange
+from reals.diffusion.process import check_sampler
 from reals.evaluation.precision_recall import NEIGHBOURS as MANIFOLD_NEIGHBOURS
 from reals.latents.analysis.probes import NEIGHBOURS as PROBE_NEIGHBOURS
 from reals.recipes.measure import Judges
@@ -28,9 +30,30 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.sampling.count <= MANIFOLD_NEIGHBOURS:
         raise UserError(f"sampling.count is {recipe.sampling.count}; measuring needs {MANIFOLD_NEIGHBOURS + 1} or more")
     _check_discriminator(recipe)
+    _check_generator(recipe)
     side, patch = latent_side(recipe), recipe.generator.patch_size
     if side % patch:
         raise UserError(f"generator.patch_size is {patch}, which does not divide the {side}x{side} latent; change it")
+
+
+def _check_generator(recipe: Recipe) -> None:
+    """Check that transformer, process, solver and REPA fit each other."""
+    check_sampler(recipe.process, recipe.sampling.solver)
+    transformer, repa = recipe.generator, recipe.generator_training.repa
+    if isinstance(recipe.process, GaussianDiffusion):
+        wanted = isinstance(recipe.process.variance, LearnedRange)
+        if transformer.variance != wanted:
+            raise UserError(
+                f"generator.variance is {transformer.variance}, but process.variance is "
+                f"{type(recipe.process.variance).__name__}; set generator.learn-sigma and generator.variance to {wanted}"
+            )
+    elif transformer.variance:
+        raise UserError("generator.variance is True, but flow matching has no variance; set it to False")
+    if recipe.repa and repa.block > transformer.depth:
+        raise UserError(
+            f"generator_training.repa.block is {repa.block}, but the transformer has {transformer.depth} blocks; "
+            "give one of them"
+        )
 
 
 def _check_discriminator(recipe: Recipe) -> None:
@@ -52,7 +75,8 @@ def check_networks(recipe: Recipe, run: RunDirectory, device: torch.device, *, a
     Raises:
         UserError: one cannot be loaded.
     """
-    if aligned and recipe.aligns and not ShardedArrays.complete(run.features):
+    cached = ShardedArrays.complete(run.features)
+    if ((aligned and recipe.aligns) or recipe.repa) and not cached:
         recipe.semantic.build(device)
     if recipe.objective.perceptual > 0.0:
         recipe.objective.perceptual_network.build(device)

@@ -11,6 +11,7 @@ from reals.apps.generate import BalancedLabels
 from reals.evaluation.bootstrap import compare
 from reals.evaluation.classifier import PhotoClassifier
 from reals.models.semantic import EfficientNetLite0
+from reals.diffusion.process import steps_of
 from reals.recipes.measure import Judges, Measurements
 from reals.recipes.schema import Recipe
 from reals.recipes.workspace import RunDirectory
@@ -91,7 +92,7 @@ def protocol(judges: Judges, location: str, command: str) -> dict[str, Any]:
             "count": sampling.count,
             "labels": "balanced" if isinstance(sampling.labels, BalancedLabels) else "random",
             "solver": type(sampling.solver).__name__,
-            "steps": sampling.solver.steps,
+            "steps": steps_of(sampling.solver),
             "guidance": list(sampling.scales(labelled=store.labelled)),
             "interval": list(sampling.guidance_interval),
             "seed": recipe.sampling_seed,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from reals.diffusion.gaussian import GaussianDiffusion
+from reals.diffusion.objective import FlowMatching
 from reals.models.transformer import Transformer, TransformerConfig
 from reals.runtime.config import from_dict, to_dict
 from reals.runtime.errors import UserError
@@ -28,7 +30,9 @@ class GeneratorCard:
     autoencoder_fingerprint: str
     """Of weights and normalisation (:attr:`LatentCodec.fingerprint`); no other autoencoder can decode its samples."""
     steps: int
-    """Optimiser steps it was trained for."""
+    """Optimiser steps it was trained for; 0 if its file did not say."""
+    process: FlowMatching | GaussianDiffusion = FlowMatching()
+    """What it was trained by, on which sampling depends."""
 
     @property
     def labelled(self) -> bool:

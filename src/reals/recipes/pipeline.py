@@ -16,11 +16,13 @@ from reals.recipes.comparison import result
 from reals.recipes.data import decode_photos, open_photos
 from reals.recipes.features import open_features, training_rows
 from reals.recipes.measure import Judges, Measurements, measure_arm
-from reals.recipes.sampling import sample_images
+from reals.recipes.preview import Preview
+from reals.recipes.repa_features import GeneratorFeatures, open_generator_features
+from reals.recipes.sampling import preview_sample, sample_images
 from reals.recipes.schema import Recipe
 from reals.recipes.stage_one import align_autoencoder, starting_autoencoder
 from reals.recipes.stage_two import INDEX_NAME, encode_store, train_generator
-from reals.recipes.workspace import RunDirectory, timed
+from reals.recipes.workspace import ArmDirectory, RunDirectory, timed
 from reals.runtime import dist, interrupt
 from reals.runtime.errors import UserError
 from reals.runtime.io import write_json
@@ -58,9 +60,11 @@ def run_pipeline(location: str, out: Path, recipe: Recipe, arms: tuple[str, ...]
     aligned = "aligned" in arms and recipe.aligns
     store = _open_store(location, run, recipe, device, aligned)
     start = starting_autoencoder(recipe, store, run, device)
+    # Before the arms, so that neither is charged for it nor waits for the other.
     if aligned:
-        # Before the arms, so that neither is charged for it nor waits for the other.
         open_features(recipe, store, start, run.features, device)
+    if recipe.repa:
+        open_generator_features(recipe, store, start, run.features, run.all_features, device)
     train_arms(recipe, store, start, run, arms, device)
     if dist.is_main():
         # The other processes are done: they would outwait the time that a collective operation may take.
@@ -117,7 +121,16 @@ def train_arm(
     with timed(arm.timings, "encode", arm.latents / INDEX_NAME, 2 * len(store.train)):
         latents = encode_store(recipe, store, arm.autoencoder, arm.latents, device)
     with timed(arm.timings, "generator", arm.generator, recipe.stage2.steps * recipe.stage2.batch_size):
-        train_generator(recipe, latents, arm.autoencoder, arm.generator_training, arm.generator, device)
+        train_generator(
+            recipe,
+            latents,
+            arm.autoencoder,
+            arm.generator_training,
+            arm.generator,
+            device,
+            features=_repa_features(recipe, store, start, run, arm, device),
+            preview=open_preview(recipe, store, arm.autoencoder, device),
+        )
     scales = recipe.sampling.scales(labelled=store.labelled)
     with timed(
         arm.timings, "sample", arm.samples(scales[-1]).with_suffix(".json"), len(scales) * recipe.sampling.count
@@ -133,6 +146,23 @@ def train_arm(
                 precision=recipe.stage2.precision,
                 device=device,
             )
+
+
+def _repa_features(
+    recipe: Recipe, store: ImageStore, start: str, run: RunDirectory, arm: ArmDirectory, device: torch.device
+) -> GeneratorFeatures | None:
+    if not recipe.repa or (arm.generator / "config.json").exists():
+        return None
+    return open_generator_features(recipe, store, start, run.features, run.all_features, device)
+
+
+def open_preview(recipe: Recipe, store: ImageStore, autoencoder: Path, device: torch.device) -> Preview | None:
+    """Return what looks at the generator while it is trained, or None if the recipe does not ask for it."""
+    config = recipe.generator_training.preview
+    if config.every == 0:
+        return None
+    sample = preview_sample(recipe, autoencoder, labelled=store.labelled, device=device)
+    return Preview(config, sample, lite_features(store.size, device), store, derive_seed(recipe.seed, "preview"))
 
 
 def compare_run(

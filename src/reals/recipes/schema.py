@@ -6,19 +6,23 @@ from typing import Annotated
 import tyro
 
 from reals.apps.generate import BalancedLabels, RandomLabels
+from reals.diffusion.gaussian import DDIM, DDPM, GaussianDiffusion
 from reals.diffusion.guidance import Guidance
-from reals.diffusion.solvers import Euler, EulerMaruyama, Heun
+from reals.diffusion.objective import FlowMatching
+from reals.diffusion.solvers import Dopri5, Euler, EulerMaruyama, Heun, StochasticHeun
 from reals.evaluation.classifier import ClassifierConfig
 from reals.evaluation.precision_recall import NEIGHBOURS as MANIFOLD_NEIGHBOURS
 from reals.latents.align import AlignConfig
 from reals.latents.analysis.probes import NEIGHBOURS as PROBE_NEIGHBOURS
 from reals.latents.equivariance import EquivarianceConfig
-from reals.latents.normalise import MinMax, Standardise
+from reals.latents.normalise import LatentNormalisation, MinMax, Standardise
 from reals.latents.objective import ObjectiveConfig
+from reals.latents.statistics import LatentStatistics
 from reals.latents.vision_foundation import VisionFoundationConfig
 from reals.models.autoencoder import AutoencoderConfig
 from reals.models.semantic import DinoV2, EfficientNetLite0
 from reals.models.transformer import TransformerConfig
+from reals.recipes.generator_training import GeneratorTraining
 from reals.runtime.seed import derive_seed
 from reals.training.config import LoopConfig
 
@@ -93,12 +97,14 @@ class SamplingConfig:
 
     count: int
     """Samples per guidance scale."""
-    solver: Euler | Heun | EulerMaruyama
-    """How the probability flow is integrated."""
+    solver: Euler | Heun | Dopri5 | EulerMaruyama | StochasticHeun | DDPM | DDIM
+    """How noise is carried to data."""
     guidance_scales: tuple[float, ...] = (1.0,)
     """Classifier-free guidance scales, each sampled and measured; 1 is off."""
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     """Noise levels (1 = pure noise) between which guidance is on; the paper's setting is 0 0.75."""
+    guidance_channels: int | None = None
+    """Guide only this many leading channels, or None for all; SiT's and DiT's published numbers guide 3 of 4."""
     labels: RandomLabels | BalancedLabels = BalancedLabels()
     """Which classes the samples are of."""
     batch_size: int = 250
@@ -114,7 +120,7 @@ class SamplingConfig:
 
     def guidance(self, scale: float) -> Guidance:
         """Return the guidance at one of the scales."""
-        return Guidance(scale=scale, interval=self.guidance_interval)
+        return Guidance(scale=scale, interval=self.guidance_interval, channels=self.guidance_channels)
 
     def scales(self, *, labelled: bool) -> tuple[float, ...]:
         """Return the scales that are sampled: without classes there is nothing to guide by."""
@@ -184,6 +190,12 @@ class Recipe:
     """VA-VAE's alignment loss, a rival of ``align``, in the aligned arm only; both can be combined."""
     equivariance: EquivarianceConfig = EquivarianceConfig()
     """EQ-VAE's regulariser, in the aligned arm only; can be combined with either."""
+    latent_gain: float = 1.0
+    """Multiplies normalised latents, and with them the signal-to-noise ratio at every time of stage 2."""
+    process: FlowMatching | GaussianDiffusion = FlowMatching()
+    """What the generator minimises: flow matching as SiT does, or Gaussian diffusion as DiT does."""
+    generator_training: GeneratorTraining = GeneratorTraining()
+    """REPA, previews, trackers and the like; the same in all arms."""
     seed: int = 0
     """Seeds weights, order, noise and samples; all arms share it."""
     side_by_side: bool = False
@@ -199,6 +211,24 @@ class Recipe:
     def aligns(self) -> bool:
         """Whether the aligned arm needs semantic features."""
         return self.align.weight > 0.0 or self.vision_foundation.weight > 0.0
+
+    def latent_normalisation(self, statistics: LatentStatistics) -> LatentNormalisation:
+        """Return the map from raw latents of these statistics to what stage 2 is trained on.
+
+        Raises:
+            UserError: the latents are constant.
+        """
+        plain = self.normalisation.from_statistics(statistics)
+        return replace(plain, scale=plain.scale * self.latent_gain)
+
+    @property
+    def repa(self) -> bool:
+        """Whether stage 2 needs semantic features, in every arm."""
+        return self.generator_training.repa.weight > 0.0
+
+    def __post_init__(self) -> None:
+        if self.latent_gain <= 0.0:
+            raise ValueError(f"latent_gain is {self.latent_gain}; it must be positive")
 
     def without_alignment(self) -> "Recipe":
         """Return this recipe with nothing that shapes latents but reconstruction and the KL term."""

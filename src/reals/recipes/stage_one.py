@@ -275,7 +275,7 @@ def export_autoencoder(
     """Write the directory that plain diffusers loads, normalised, with statistics and alignment heads beside it."""
     nn.Module.to(autoencoder, device)
     statistics = _measure_statistics(recipe, autoencoder.eval(), store, device)
-    recipe.normalisation.from_statistics(statistics).attach(autoencoder)
+    recipe.latent_normalisation(statistics).attach(autoencoder)
     if dist.is_main():
         extras: list[Callable[[Path], None]] = [lambda directory: write_statistics(directory, statistics)]
         if heads is not None:
@@ -299,7 +299,7 @@ def ensure_statistics(recipe: Recipe, store: ImageStore, location: str, copy: Pa
         raise UserError(f"{copy}: is in the way of a copy with latent statistics; give another --out")
     elif weights_fingerprint(load_autoencoder(copy)) != weights_fingerprint(autoencoder):
         raise UserError(f"{copy}: is a copy of another autoencoder than {location}; give another --out")
-    elif LatentNormalisation.of(load_autoencoder(copy)) != recipe.normalisation.from_statistics(read_statistics(copy)):
+    elif LatentNormalisation.of(load_autoencoder(copy)) != recipe.latent_normalisation(read_statistics(copy)):
         raise UserError(f"{copy}: is a copy with another normalisation; give another --out")
     return copy
 

@@ -8,13 +8,11 @@ import torch
 from torch import nn
 
 from reals.data.store import ImageStore
-from reals.diffusion.objective import FlowMatching
 from reals.diffusion.repa import RepaObjective
 from reals.latents.cache import LatentCache, encode_images
 from reals.latents.codec import LatentCodec
 from reals.models.transformer import Transformer
 from reals.recipes.generator import GeneratorCard, save_generator
-from reals.recipes.generator_training import GeneratorTraining
 from reals.recipes.latent_batches import CachedLatents, latent_batches
 from reals.recipes.preview import Preview
 from reals.recipes.repa_features import GeneratorFeatures
@@ -92,8 +90,6 @@ def train_generator(
     finished: Path,
     device: torch.device,
     *,
-    rule: FlowMatching | None = None,
-    options: GeneratorTraining | None = None,
     features: GeneratorFeatures | None = None,
     preview: Preview | None = None,
 ) -> None:
@@ -103,28 +99,26 @@ def train_generator(
     projector is left in ``training``.
 
     Args:
-        recipe: transformer and loop.
+        recipe: transformer, process and training.
         latents: of the photos.
         autoencoder: that made them.
         training: checkpoints, log, event files and previews.
         finished: the generator.
         device: where to train.
-        rule: what is minimised; flow matching if None.
-        options: of the training; its defaults if None.
         features: the semantic encoder's, needed by REPA.
         preview: looks at the generator on the way, if any.
 
     Raises:
         UserError: the latents were made by another autoencoder, or REPA cannot be had with these settings.
     """
-    options = options or GeneratorTraining()
+    options = recipe.generator_training
     codec = LatentCodec.from_directory(autoencoder, torch.device("cpu"))
     if latents.autoencoder_fingerprint != codec.fingerprint:
         raise UserError(f"{latents.directory}: made by another autoencoder than {autoencoder}; encode again")
     if (finished / "config.json").exists():
         return
     card = _card(recipe, latents)
-    objective, network = _objective(recipe, card, latents, rule or FlowMatching(), options, features)
+    objective, network = _objective(recipe, card, latents, features)
     prefix = _prefix_of(network, objective)
 
     def averaged(state: TrainState, decay: float | None = None) -> Transformer:
@@ -140,7 +134,7 @@ def train_generator(
         recipe.seed,
         device,
         label_dropout=recipe.generator.label_dropout,
-        features=features if options.repa.weight > 0.0 else None,
+        features=features if recipe.repa else None,
     )
     with options.tracker.watch(training, finished.parent.name, to_dict(recipe)) as watcher:
         state = fit(
@@ -166,6 +160,7 @@ def _card(recipe: Recipe, latents: CachedLatents) -> GeneratorCard:
         class_names=latents.class_names,
         autoencoder_fingerprint=latents.autoencoder_fingerprint,
         steps=recipe.stage2.steps,
+        process=recipe.process,
     )
 
 
@@ -173,17 +168,16 @@ def _objective(
     recipe: Recipe,
     card: GeneratorCard,
     latents: CachedLatents,
-    rule: FlowMatching,
-    options: GeneratorTraining,
     features: GeneratorFeatures | None,
 ) -> tuple[nn.Module, Transformer]:
     """Return what is minimised, and the network in it; its initial weights do not depend on the options."""
     seed_everything(recipe.seed, "generator")
     network = card.build()
+    options = recipe.generator_training
     network.checkpoint_activations = options.checkpoint_activations
     repa = options.repa
-    if repa.weight == 0.0:
-        objective = rule.build(network)
+    if not recipe.repa:
+        objective: nn.Module = recipe.process.build(network)
         called = network
     else:
         if features is None:
@@ -195,7 +189,7 @@ def _objective(
         if features.photos != latents.cache.metadata["photos"]:
             raise UserError(f"{latents.directory}: latents of other photos than REPA's features; encode again")
         seed_everything(recipe.seed, "projector")
-        objective = repa.build(network, recipe.generator.width, features.patch_dim, rule.build)
+        objective = repa.build(network, recipe.generator.width, features.patch_dim, recipe.process.build)
         called = objective.tap
     if options.compile:
         # In place: no wrapper, so names in checkpoints stay.

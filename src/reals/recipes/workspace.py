@@ -92,6 +92,11 @@ class RunDirectory:
         return self.path / "features"
 
     @property
+    def all_features(self) -> Path:
+        """Cached semantic features of every training photo, where stage 1 trains on fewer."""
+        return self.path / "all-features"
+
+    @property
     def base_training(self) -> Path:
         """Checkpoints and log of the phase that all arms share."""
         return self.path / "base-training"
