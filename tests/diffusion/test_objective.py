@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from reals.diffusion.guidance import Guidance, guide
 from reals.diffusion.interpolant import GVP, VP, Interpolant, Linear
 from reals.diffusion.objective import FlowMatching
 from reals.diffusion.prediction import NoisePrediction, Prediction, ScorePrediction, VelocityPrediction
@@ -114,6 +115,19 @@ def test_perfect_network_has_no_loss_and_flows_along_the_path(path: Linear | GVP
 def test_flow_is_that_of_the_configuration() -> None:
     flow = FlowMatching(interpolant=VP(), prediction=NoisePrediction()).flow(lambda x, t: x)
     assert (flow.interpolant, flow.start, flow.end) == (VP(), 0.0, 0.999)
+
+
+@pytest.mark.parametrize("prediction", [ScorePrediction(), NoisePrediction()])
+def test_guiding_outputs_is_guiding_velocities(prediction: Prediction) -> None:
+    def network(x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        return torch.sin(x + y[:, None])
+
+    x, t, labels, null = torch.randn(3, 4), torch.tensor([0.2, 0.5, 0.8]), torch.tensor([1, 2, 3]), 9
+    config = FlowMatching(interpolant=GVP(), prediction=prediction)
+    guided = config.flow(guide(network, labels, null, Guidance(scale=3.0))).velocity(x, t)
+    conditional = config.flow(lambda x, t: network(x, t, labels)).velocity(x, t)
+    without = config.flow(lambda x, t: network(x, t, torch.full_like(labels, null))).velocity(x, t)
+    assert torch.allclose(guided, without + 3.0 * (conditional - without), atol=1e-4)
 
 
 def test_loss_is_a_function_of_its_arguments_alone() -> None:

@@ -1,4 +1,4 @@
-"""Stochastic solvers: the originals' states, the exact distribution of Gaussian data, and what is refused."""
+"""Stochastic solvers: SiT's states given its noise (recorded in float64), exact moments of Gaussian data, refusals."""
 
 import math
 from itertools import pairwise
