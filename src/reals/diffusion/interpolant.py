@@ -145,8 +145,8 @@ class GVP(Interpolant):
 class VP(Interpolant):
     """The path of a variance-preserving diffusion (Song et al., 2021), α² + σ² = 1.
 
-    log α = -(1-t)² (b - a)/4 - (1-t) a/2, where ``a`` and ``b`` are the rates of noise at the data and at the other end.
-    A little data is left at t = 0 (α = 0.0066), so nothing is infinite there; at t = 1 the derivative of σ is.
+    log α = -(1-t)² (b - a)/4 - (1-t) a/2, where ``a`` and ``b`` are the rates of noise at the data and at the other
+    end. A little data is left at t = 0 (α = 0.0066), so nothing is infinite there; at t = 1 the derivative of σ is.
     """
 
     rate_at_data: float = 0.1
