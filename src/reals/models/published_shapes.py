@@ -61,7 +61,10 @@ def empty_network(weights: Mapping[str, Tensor], heads: int | None, grid: int | 
         raise UserError("its label table has one row; a class and the null class need two")
     with torch.device("meta"):
         network = config.build(latent_channels, _grid(weights, patch_size, grid), classes)
-    _compare(weights, network.state_dict())
+    expected = network.state_dict()
+    if "pos_embed" not in weights:
+        del expected["pos_embed"]
+    compare_tensors(weights, expected)
     return network
 
 
@@ -117,11 +120,14 @@ def _grid(weights: Mapping[str, Tensor], patch_size: int, grid: int | None) -> i
     return side * patch_size
 
 
-def _compare(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+def compare_tensors(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Check that ``weights`` have the names and shapes of ``expected`` and nothing else.
+
+    Raises:
+        UserError: a tensor is absent, left over, of another shape, or holds no floating-point numbers.
+    """
     for name, tensor in expected.items():
         if name not in weights:
-            if name == "pos_embed":
-                continue
             raise UserError(f"no whole transformer: it has no tensor '{name}'")
         if weights[name].shape != tensor.shape:
             shapes = f"{list(weights[name].shape)} instead of {list(tensor.shape)}"
