@@ -1,6 +1,6 @@
 """The smallest latent space that stage 2 can be trained in: 40 scenes of 16 pixels, an untrained autoencoder.
 
-As a program, ``latent_space.py ROOT OUT LOOP [BACKEND]`` trains a generator with alignment, LOOP being settings in JSON:
+As a program, ``latent_space.py ROOT OUT LOOP [BACKEND]`` trains a generator with alignment, LOOP being JSON settings:
 as ``torchrun`` starts it, or compiled for torch's BACKEND, which checked types would prevent.
 """
 

@@ -205,6 +205,13 @@ def test_alignment_resumes_exactly(
         assert torch.equal(tensor, two[name])
 
 
+def test_the_log_is_shown_by_tensorboard_unless_told_otherwise(
+    root: Path, latents: CachedLatents, tmp_path: Path
+) -> None:
+    train(root, tmp_path, latents, {"steps": 1}, options=None)
+    assert list((tmp_path / "training" / "tensorboard").glob("events.out.tfevents.*"))
+
+
 def test_impossible_alignment_is_refused(root: Path, latents: CachedLatents, store: ImageStore, tmp_path: Path) -> None:
     features = computed_features(store)
     deep = replace(REPA, repa=replace(REPA.repa, block=3))

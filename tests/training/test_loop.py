@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reals.runtime import interrupt
 from reals.runtime.errors import Interrupted, UserError
@@ -282,6 +284,31 @@ def test_a_broken_first_step_leaves_no_trace_in_the_optimiser(clip_norm: float |
             assert taken.item() == torch.isfinite(norms["main"]).item() == (number > 0)
     for one, two in zip(hurt.parameters(), whole.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host asks for a tensor's value: on a GPU, each waits for all work before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_does_not_ask_the_device_how_it_went() -> None:
+    objective = NoisyRegression()
+    optimisers = Optimisers(objective, loop(clip_norm=0.5), {})
+    average = MovingAverage(optimisers.parameters["main"], 0.9)
+    objective(**next(batches(loop())(0)))["loss"].backward()
+    with Reads() as reads:
+        taken, norms = optimisers.step()
+        average.update(taken)
+        assert reads.count == 0
+        assert norms["main"].item() > 0
+        assert reads.count == 1
 
 
 def test_what_a_hook_says_is_logged_at_its_step_and_told_to_watchers(tmp_path: Path) -> None:

@@ -32,12 +32,18 @@ class GeneratorFeatures:
         """Return features of these images, or of their mirror images where ``mirrored``, on the device."""
         stored = self._store.train[rows]
         asked = {"row": torch.from_numpy(stored), "mirrored": torch.from_numpy(mirrored)}
-        return self._source(asked, self._pixels(stored, mirrored)).patch
+        patches = self._source(asked, self._pixels(stored, mirrored)).patch
+        if patches.device != self._device:
+            # Pinned, the copy need not wait for what the device is busy with.
+            patches = (patches.pin_memory() if self._device.type == "cuda" else patches).to(
+                self._device, non_blocking=True
+            )
+        return patches
 
     def _pixels(self, stored: np.ndarray, mirrored: np.ndarray) -> Float[Tensor, "b 3 h w"]:
         if isinstance(self._source, CachedFeatures):
             # A cache asks only where its answer is wanted.
-            return torch.empty(0, 3, 0, 0, device=self._device)
+            return torch.empty(0, 3, 0, 0)
         images = self._store.load(stored)
         images[mirrored] = images[mirrored, :, ::-1]
         return to_pixels(images).to(self._device)
