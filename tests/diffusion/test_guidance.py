@@ -11,6 +11,7 @@ from torch import Tensor
 from reals.diffusion.gaussian.process import GaussianDiffusion
 from reals.diffusion.gaussian.solvers import DDIM, DDPM
 from reals.diffusion.guidance import Guidance, guide
+from reals.diffusion.objective import FlowMatching
 from reals.diffusion.solvers import Euler, EulerMaruyama, Heun
 from reals.models.transformer import TransformerConfig
 
@@ -114,16 +115,16 @@ def test_unguided_channels_stay_conditional() -> None:
 @pytest.mark.parametrize("solver", [Euler(steps=50), Heun(steps=20), EulerMaruyama(steps=250)])
 def test_cost_is_what_is_counted(solver: Euler | Heun | EulerMaruyama) -> None:
     network, guidance = Counting(), Guidance(scale=2.0, interval=(0.0, 0.75))
-    velocity = guide(network, LABELS, NULL, guidance)
-    solver.integrate(velocity, X, noise=lambda shape, device: torch.zeros(3, *shape))
-    assert sum(network.batches) == 3 * guidance.forwards(solver.times())
+    flow = FlowMatching().flow(guide(network, LABELS, NULL, guidance))
+    solver.integrate(flow, X, noise=lambda shape, device: torch.zeros(3, *shape))
+    assert sum(network.batches) == 3 * guidance.forwards(solver.times(0.0, 1.0))
 
 
 def test_known_costs_of_the_papers_interval() -> None:
     guidance = Guidance(scale=2.0, interval=(0.0, 0.75))
-    assert guidance.forwards(Euler(steps=50).times()) == 50 + 37
-    assert guidance.forwards(EulerMaruyama(steps=250).times()) == 250 + 185
-    assert Guidance().forwards(EulerMaruyama(steps=250).times()) == 250
+    assert guidance.forwards(Euler(steps=50).times(0.0, 1.0)) == 50 + 37
+    assert guidance.forwards(EulerMaruyama(steps=250).times(0.0, 1.0)) == 250 + 185
+    assert Guidance().forwards(EulerMaruyama(steps=250).times(0.0, 1.0)) == 250
 
 
 def test_papers_interval_and_its_other_reading() -> None:
@@ -135,7 +136,7 @@ def test_papers_interval_and_its_other_reading() -> None:
         for t in times:
             output(X, t.expand(3))
         assert [batch == 6 for batch in network.batches] == expected.tolist()
-    assert Guidance(scale=2.0, interval=(0.25, 1.0)).forwards(Euler(steps=50).times()) == 50 + 38
+    assert Guidance(scale=2.0, interval=(0.25, 1.0)).forwards(Euler(steps=50).times(0.0, 1.0)) == 50 + 38
 
 
 class LearnedVariance(Counting):
@@ -200,11 +201,11 @@ def test_weaker_network_is_not_asked_where_it_does_not_count(scale: float, t: fl
 def test_cost_of_autoguidance_is_counted_per_network() -> None:
     strong, weak, solver = Counting(), Counting(), Euler(steps=20)
     guidance = Guidance(scale=2.0, interval=(0.1, 0.6))
-    solver.integrate(guide(strong, LABELS, NULL, guidance, weaker=weak), X)
-    assert sum(strong.batches) == 3 * len(solver.times())
-    assert sum(weak.batches) == 3 * guidance.guided(solver.times()) == 3 * 11
-    assert guidance.forwards(solver.times()) == len(solver.times()) + 11
-    assert Guidance(scale=1.0).guided(solver.times()) == 0
+    solver.integrate(FlowMatching().flow(guide(strong, LABELS, NULL, guidance, weaker=weak)), X)
+    assert sum(strong.batches) == 3 * len(solver.times(0.0, 1.0))
+    assert sum(weak.batches) == 3 * guidance.guided(solver.times(0.0, 1.0)) == 3 * 11
+    assert guidance.forwards(solver.times(0.0, 1.0)) == len(solver.times(0.0, 1.0)) + 11
+    assert Guidance(scale=1.0).guided(solver.times(0.0, 1.0)) == 0
 
 
 @pytest.mark.parametrize("solver", [DDPM(steps=40), DDIM(steps=25)])

@@ -23,7 +23,7 @@ from reals.models.transformer import (
     Transformer,
     TransformerConfig,
 )
-from reals.models.transformer_blocks import Attention, _attend  # pyright: ignore[reportPrivateUsage]
+from reals.models.transformer_blocks import Attention, attend  # pyright: ignore[reportPrivateUsage]
 from reals.runtime.errors import UserError
 
 TINY = TransformerConfig(depth=2, width=32, heads=2, patch_size=2)
@@ -380,8 +380,8 @@ def test_attention_written_out_is_attention() -> None:
     q, k, v = torch.randn(3, 2, 4, 50, 32).bfloat16()
     expected = torch.nn.functional.scaled_dot_product_attention(q.float(), k.float(), v.float())
     with torch.no_grad():
-        fused = _attend(q, k, v)
-    written_out = _attend(q, k, v)
+        fused = attend(q, k, v)
+    written_out = attend(q, k, v)
     assert written_out.dtype == fused.dtype == torch.bfloat16
     assert (fused.float() - expected).abs().max() < 0.02
     assert (written_out.float() - expected).abs().max() < 0.02

@@ -31,6 +31,7 @@ from reals.runtime.shards import ShardedArrays, write_shards
 Decode = Callable[[Tensor], np.ndarray]
 """Normalised latents [b, c, h, w] to images, uint8 [b, height, width, 3]."""
 
+_FLOW_MATCHING = FlowMatching()
 _GRID_COLUMNS = 8
 _GRID_ROWS = 10
 _GRID_PIXELS = 64
@@ -67,7 +68,7 @@ def sample_latents(
     seed: int,
     solver: Sampler,
     guidance: Guidance,
-    process: Process = FlowMatching(),
+    process: Process = _FLOW_MATCHING,
     weaker: Transformer | None = None,
     dtype: torch.dtype = torch.float32,
     on_step: StepCallback = ignore_step,
@@ -121,7 +122,7 @@ def generate(
     solver: Sampler,
     guidance: Guidance,
     labels: LabelProtocol,
-    process: Process = FlowMatching(),
+    process: Process = _FLOW_MATCHING,
     weaker: Transformer | None = None,
     seed: int = 0,
     batch_size: int = 250,

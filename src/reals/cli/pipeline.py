@@ -4,17 +4,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from reals.cli.parse import parse, take_option
+from reals.cli.parse import parse
+from reals.cli.recipe_flags import RecipeFlags, take_parts, take_recipe
 from reals.recipes.pipeline import run_pipeline
 from reals.recipes.presets import PRESETS, preset
-from reals.recipes.schema import Recipe
 from reals.runtime.errors import UserError, nearest
-
-RecipeFlags = Annotated[Recipe, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +17,9 @@ class RunArguments:
     """Train, sample, measure and compare, from a folder of photos to a report.
 
     Finished stages are skipped and an interrupted one goes on where its last checkpoint was. Choose the recipe with
-    ``--recipe NAME``; every number of it can be overridden by the flags below.
+    ``--recipe NAME``, its parts with flags such as ``--process``, ``--interpolant``, ``--transformer``, ``--sampler``,
+    ``--normalisation``, ``--semantic`` and ``--tracker`` (docs/guide/stages.md lists all); every number can be
+    overridden by the flags below.
     """
 
     data: str
@@ -45,15 +42,16 @@ class QuickstartArguments:
 
 def run(arguments: Sequence[str]) -> None:
     """Parse and run ``reals run``."""
-    name, rest = take_option(arguments, "--recipe", "photos32")
-    parsed = parse(RunArguments, rest, verb=f"run --recipe {name}", recipe=preset(name))
+    verb, recipe, rest = take_recipe("run", arguments, "photos32")
+    parsed = parse(RunArguments, rest, verb=verb, recipe=recipe)
     _check_arms(parsed.arms)
     run_pipeline(parsed.data, parsed.out, parsed.recipe, parsed.arms, _command("run", arguments))
 
 
 def quickstart(arguments: Sequence[str]) -> None:
     """Parse and run ``reals quickstart``."""
-    parsed = parse(QuickstartArguments, arguments, verb="quickstart", recipe=preset("quickstart"))
+    recipe, rest = take_parts("quickstart", preset("quickstart"), arguments)
+    parsed = parse(QuickstartArguments, rest, verb="quickstart", recipe=recipe)
     command = _command("quickstart", arguments)
     run_pipeline(PRESETS["quickstart"].data or "", parsed.out, parsed.recipe, ("baseline", "aligned"), command)
 

@@ -1,4 +1,4 @@
-"""Either kind of diffusion, and how each is sampled: a path integrated by a solver, or a chain walked back step by step.
+"""Either kind of diffusion, and how each is sampled: a path integrated by a solver, or a chain walked back.
 
 What a network was trained by decides which solvers fit it; everything else about sampling is the same for both.
 """

@@ -1,6 +1,6 @@
 """From our transformer to diffusers' ``DiTTransformer2DModel`` and back, one directory each.
 
-The two compute the same but for the angular frequencies of the time (decision 21). Imports therefore take diffusers'
+The two compute the same but for the angular frequencies of the time (decision 22). Imports therefore take diffusers'
 frequencies with them and give diffusers' outputs; exports fit the layer after the sinusoid, exactly for flows, whose
 times lie in [0, 1], and as well as it can be for DiT's integer times.
 """

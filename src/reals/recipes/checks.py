@@ -30,14 +30,18 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.sampling.count <= MANIFOLD_NEIGHBOURS:
         raise UserError(f"sampling.count is {recipe.sampling.count}; measuring needs {MANIFOLD_NEIGHBOURS + 1} or more")
     _check_discriminator(recipe)
-    _check_generator(recipe)
+    check_generator(recipe)
     side, patch = latent_side(recipe), recipe.generator.patch_size
     if side % patch:
         raise UserError(f"generator.patch_size is {patch}, which does not divide the {side}x{side} latent; change it")
 
 
-def _check_generator(recipe: Recipe) -> None:
-    """Check that transformer, process, solver and REPA fit each other."""
+def check_generator(recipe: Recipe) -> None:
+    """Check that transformer, process, solver and REPA fit each other.
+
+    Raises:
+        UserError: they do not.
+    """
     check_sampler(recipe.process, recipe.sampling.solver)
     transformer, repa = recipe.generator, recipe.generator_training.repa
     if isinstance(recipe.process, GaussianDiffusion):
@@ -45,7 +49,8 @@ def _check_generator(recipe: Recipe) -> None:
         if transformer.variance != wanted:
             raise UserError(
                 f"generator.variance is {transformer.variance}, but process.variance is "
-                f"{type(recipe.process.variance).__name__}; set generator.learn-sigma and generator.variance to {wanted}"
+                f"{type(recipe.process.variance).__name__}; set generator.learn-sigma and generator.variance "
+                f"to {wanted}"
             )
     elif transformer.variance:
         raise UserError("generator.variance is True, but flow matching has no variance; set it to False")

@@ -8,10 +8,10 @@ import numpy as np
 
 from reals import __version__
 from reals.apps.generate import BalancedLabels
+from reals.diffusion.process import steps_of
 from reals.evaluation.bootstrap import compare
 from reals.evaluation.classifier import PhotoClassifier
 from reals.models.semantic import EfficientNetLite0
-from reals.diffusion.process import steps_of
 from reals.recipes.measure import Judges, Measurements
 from reals.recipes.schema import Recipe
 from reals.recipes.workspace import RunDirectory

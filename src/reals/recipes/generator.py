@@ -68,3 +68,11 @@ def load_generator(directory: Path, device: torch.device) -> tuple[Transformer, 
             f"{directory / _WEIGHTS}: does not fit {_CONFIG} ({str(error).splitlines()[-1].strip()})"
         ) from None
     return network.to(device).eval().requires_grad_(False), card
+
+
+def is_gaussian(directory: Path) -> bool:
+    """Return whether a generator was trained by Gaussian diffusion; not if there is none."""
+    path = directory / _CONFIG
+    if not path.exists():
+        return False
+    return isinstance(from_dict(GeneratorCard, read_json(path), str(path)).process, GaussianDiffusion)

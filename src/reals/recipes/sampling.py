@@ -3,8 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 import numpy as np
 import torch
 from jaxtyping import UInt8
