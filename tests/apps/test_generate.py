@@ -72,7 +72,7 @@ def test_writes_the_evaluators_layout_a_card_and_a_picture(make: Generate, tmp_p
     assert len(np.unique(images.reshape(10, -1), axis=0)) == 10
     card = json.loads((tmp_path / "samples.json").read_text())
     assert (card["count"], card["seed"], card["labels"]["type"]) == (10, 0, "BalancedLabels")
-    assert card["solver"]["steps"] == card["velocity_evaluations_per_image"] == 5
+    assert card["solver"]["steps"] == card["evaluations_per_image"] == 5
     assert card["network_forwards_per_image"] == 5 + 3  # t = 0, 0.24, 0.48, 0.72, 0.96
     assert card["guidance"]["interval"] == [0.0, 0.75]
     assert card["provenance"] == {"w": "abc"}

@@ -23,6 +23,9 @@ _EMBEDDING_STD = 0.02
 SizeName = Literal["S", "B", "L", "XL"]
 """A published size."""
 
+PatchSize = Literal[1, 2, 4, 8]
+"""Sides of the square of latent positions that becomes one token; 1 was not published."""
+
 SIZES: dict[SizeName, tuple[int, int, int]] = {
     "S": (12, 384, 6),
     "B": (12, 768, 12),
@@ -92,7 +95,7 @@ class NamedTransformer:
 
     size: SizeName
     """33, 130, 458 or 675 million parameters."""
-    patch_size: Literal[1, 2, 4, 8] = 2
+    patch_size: PatchSize = 2
     """Side of the square of latent positions that becomes one token; 1 suits autoencoders that downsample by 16."""
     label_dropout: float = 0.1
     """Probability of training on the null class instead of the label."""
@@ -125,22 +128,22 @@ class NamedTransformer:
         )
 
 
-def SIT_S(patch_size: Literal[1, 2, 4, 8]) -> TransformerConfig:
+def SIT_S(patch_size: PatchSize) -> TransformerConfig:
     """Return the size S, 33 M parameters."""
     return NamedTransformer(size="S", patch_size=patch_size).config()
 
 
-def SIT_B(patch_size: Literal[1, 2, 4, 8]) -> TransformerConfig:
+def SIT_B(patch_size: PatchSize) -> TransformerConfig:
     """Return the size B, 130 M parameters."""
     return NamedTransformer(size="B", patch_size=patch_size).config()
 
 
-def SIT_L(patch_size: Literal[1, 2, 4, 8]) -> TransformerConfig:
+def SIT_L(patch_size: PatchSize) -> TransformerConfig:
     """Return the size L, 458 M parameters."""
     return NamedTransformer(size="L", patch_size=patch_size).config()
 
 
-def SIT_XL(patch_size: Literal[1, 2, 4, 8]) -> TransformerConfig:
+def SIT_XL(patch_size: PatchSize) -> TransformerConfig:
     """Return the size XL, 675 M parameters."""
     return NamedTransformer(size="XL", patch_size=patch_size).config()
 

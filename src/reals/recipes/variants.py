@@ -5,7 +5,7 @@ A recipe's alternatives are unions of dataclasses. Flags set their numbers; whic
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar, get_args
 
 from reals.apps.generate import BalancedLabels, RandomLabels
 from reals.diffusion.diffusion_coefficient import (
@@ -36,7 +36,7 @@ from reals.diffusion.time_sampling import LogitNormal, Uniform
 from reals.diffusion.weighting import LikelihoodWeighting, NoWeighting, VelocityWeighting
 from reals.latents.normalise import MinMax, Standardise
 from reals.models.semantic import DinoV2, EfficientNetLite0
-from reals.models.transformer import SIZES, NamedTransformer
+from reals.models.transformer import SIZES, NamedTransformer, PatchSize
 from reals.recipes.schema import Recipe
 from reals.runtime.errors import UserError, nearest
 from reals.training.trackers import NoTracker, TensorBoard, WandB
@@ -75,8 +75,8 @@ _TIMES = {"uniform": Uniform(), "logit-normal": LogitNormal()}
 _NORMALISATIONS = {"min-max": MinMax(), "std": Standardise()}
 _SEMANTIC = {"efficientnet-lite0": EfficientNetLite0(), "dinov2": DinoV2()}
 _TRACKERS = {"tensorboard": TensorBoard(), "wandb": WandB(), "none": NoTracker()}
-_PATCHES: tuple[Literal[1, 2, 4, 8], ...] = (1, 2, 4, 8)
-_TRANSFORMERS = {f"{size}/{patch}": (size, patch) for size in SIZES for patch in _PATCHES}
+_PATCHES: tuple[PatchSize, ...] = get_args(PatchSize)
+_TRANSFORMERS = {f"{s}/{p}": NamedTransformer(size=s, patch_size=p) for s in SIZES for p in _PATCHES}
 
 Chosen = TypeVar("Chosen")
 
@@ -121,11 +121,9 @@ def _times(recipe: Recipe, name: str) -> Recipe:
 
 
 def _transformer(recipe: Recipe, name: str) -> Recipe:
-    size, patch = pick("--transformer", name, _TRANSFORMERS)
     old = recipe.generator
-    named = NamedTransformer(
-        size=size,
-        patch_size=patch,
+    named = replace(
+        pick("--transformer", name, _TRANSFORMERS),
         label_dropout=old.label_dropout,
         learn_sigma=old.learn_sigma,
         variance=old.variance,
