@@ -32,6 +32,18 @@ def test_a_directory_is_claimed_once(tmp_path: Path) -> None:
     assert read_json(run.description)["recipe"]["seed"] == 0
 
 
+def test_a_run_from_before_a_setting_existed_goes_on(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.claim("photos", RECIPE)
+    run.base_training.mkdir()
+    written = read_json(run.description)
+    del written["recipe"]["latent_gain"], written["recipe"]["generator"]["qk_norm"]
+    write_json(run.description, written)
+    run.check("photos", RECIPE)
+    with pytest.raises(UserError, match=r"holds another run \(latent_gain is 1.0 there, 2.0 now\)"):
+        run.check("photos", replace(RECIPE, latent_gain=2.0))
+
+
 def test_a_run_that_has_not_begun_may_become_another(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     run.claim("typo", RECIPE)

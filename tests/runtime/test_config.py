@@ -99,10 +99,12 @@ def test_what_does_not_fit_is_named_by_its_path(path: tuple[str, ...], value: ob
         from_dict(Whole, changed(path, value))
 
 
-def test_missing_fields_are_not_filled_in() -> None:
+def test_only_missing_fields_with_a_default_are_filled_in() -> None:
     values = to_dict(WHOLE)
     del values["flag"]
-    with pytest.raises(UserError, match=r"^card\.json: field 'flag' is missing$"):
+    assert from_dict(Whole, values) == Whole(part=WHOLE.part, limit=2.0, kind="mean", flag=False)
+    del values["part"]
+    with pytest.raises(UserError, match=r"^card\.json: field 'part' is missing$"):
         from_dict(Whole, values, "card.json")
     with pytest.raises(UserError, match="expected an object for Whole, found 5"):
         from_dict(Whole, 5)

@@ -11,7 +11,7 @@ from typing import Any
 
 from reals.recipes.schema import Recipe
 from reals.runtime import dist
-from reals.runtime.config import to_dict
+from reals.runtime.config import from_dict, to_dict
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, remove_leftovers, write_json
 
@@ -133,7 +133,7 @@ class RunDirectory:
         """
         refuse_file(self.path)
         if self.description.exists():
-            difference = _first_difference(read_json(self.description), _description(location, recipe))
+            difference = _first_difference(_completed(read_json(self.description)), _description(location, recipe))
             if difference and self.begun:
                 raise UserError(f"{self.path}: holds another run ({difference}); give another --out")
         elif self.path.exists() and any(not entry.name.endswith(".partial") for entry in self.path.iterdir()):
@@ -189,6 +189,17 @@ def _description(location: str, recipe: Recipe) -> dict[str, Any]:
     path = Path(location).expanduser()
     # The same photos may be named from another working directory.
     return {"format": 1, "data": str(path.resolve()) if path.exists() else location, "recipe": to_dict(recipe)}
+
+
+def _completed(description: Any) -> Any:
+    """Return a recorded description with the defaults of settings that did not exist when it was written."""
+    if not isinstance(description, dict):
+        return description
+    try:
+        recipe = from_dict(Recipe, description.get("recipe"))
+    except UserError:
+        return description
+    return description | {"recipe": to_dict(recipe)}
 
 
 def _temporary(name: str) -> bool:

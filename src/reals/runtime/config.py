@@ -1,4 +1,6 @@
-"""Frozen dataclasses to JSON and back, strictly: unknown, missing or wrongly typed fields are errors.
+"""Frozen dataclasses to JSON and back, strictly: unknown or wrongly typed fields are errors, and missing ones too.
+
+A missing field that has a default takes it: files written before there was such a setting meant it.
 
 A field whose type is a union of dataclasses is written with its class name under ``"type"``.
 """
@@ -93,10 +95,11 @@ def _parse_dataclass(cls: type, value: Any, where: str) -> Any:
     for key in given:
         if key not in fields:
             raise UserError(f"{where}: unknown field '{key}'{nearest(key, fields)}")
-    for name in fields:
-        if name not in given:
+    for name, field in fields.items():
+        has_default = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        if name not in given and not has_default:
             raise UserError(f"{where}: field '{name}' is missing")
     try:
-        return cls(**{name: _parse(hints[name], given[name], f"{where}.{name}") for name in fields})
+        return cls(**{name: _parse(hints[name], item, f"{where}.{name}") for name, item in given.items()})
     except ValueError as error:
         raise UserError(f"{where}: {error}") from None
