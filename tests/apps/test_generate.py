@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from reals.apps.generate import BalancedLabels, RandomLabels, generate, sample_latents
+from reals.diffusion.gaussian import DDIM, DDPM, FixedSmall, GaussianDiffusion
 from reals.diffusion.guidance import Guidance
-from reals.diffusion.solvers import Euler, EulerMaruyama, Solver
+from reals.diffusion.interpolant import GVP, VP
+from reals.diffusion.objective import FlowMatching
+from reals.diffusion.prediction import NoisePrediction, ScorePrediction
+from reals.diffusion.process import Process, Sampler
+from reals.diffusion.solvers import Euler, EulerMaruyama, Heun, Solver, StochasticHeun
 from reals.models.transformer import Transformer, TransformerConfig
 from reals.runtime import interrupt
 from reals.runtime.errors import Interrupted, UserError
@@ -225,6 +231,72 @@ def test_network_is_in_evaluation_mode_only_meanwhile(network: Transformer) -> N
     assert network.training
     assert latents.shape == (2, 4, 4, 4)
     assert latents.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("process", "solver"),
+    [
+        (FlowMatching(interpolant=GVP(), prediction=NoisePrediction()), Heun(steps=3)),
+        (FlowMatching(interpolant=VP(), prediction=ScorePrediction()), StochasticHeun(steps=4)),
+        (GaussianDiffusion(variance=FixedSmall()), DDPM(steps=4)),
+        (GaussianDiffusion(variance=FixedSmall()), DDIM(steps=4, eta=0.5)),
+    ],
+    ids=["gvp-noise", "vp-score", "ddpm", "ddim"],
+)
+def test_every_process_makes_images_that_do_not_depend_on_the_batch(
+    make: Generate, tmp_path: Path, process: Process, solver: Sampler
+) -> None:
+    settings = {"process": process, "solver": solver, "count": 7}
+    three, _ = load(make("three.npz", batch_size=3, **settings))
+    seven, _ = load(make("seven.npz", batch_size=7, **settings))
+    # A last bit of another matrix product can fall on the other side of a half.
+    assert np.abs(three.astype(int) - seven.astype(int)).max() <= 2
+    assert json.loads((tmp_path / "three.json").read_text())["process"]["type"] == type(process).__name__
+
+
+def test_learned_variance_is_used(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = TransformerConfig(depth=1, width=16, heads=2, patch_size=2, learn_sigma=True, variance=True)
+    built = network.build(4, 4, 3)
+    for parameter in built.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    settings: dict[str, Any] = {
+        "count": 4,
+        "solver": DDPM(steps=5),
+        "guidance": Guidance(scale=2.0),
+        "labels": BalancedLabels(),
+    }
+    images, _ = load(generate(built, decode, output=tmp_path / "a.npz", process=GaussianDiffusion(), **settings))
+    assert len(np.unique(images.reshape(4, -1), axis=0)) == 4
+    with pytest.raises(UserError, match="channels"):
+        generate(built, decode, output=tmp_path / "b.npz", process=GaussianDiffusion(variance=FixedSmall()), **settings)
+
+
+def test_a_weaker_network_guides(make: Generate, network: Transformer, tmp_path: Path) -> None:
+    weaker = TransformerConfig(depth=1, width=8, heads=1, patch_size=2).build(4, 4, 3).train()
+    plain, _ = load(make("plain.npz", guidance=Guidance()))
+    unguided, _ = load(make("off.npz", guidance=Guidance(), weaker=weaker))
+    guided, _ = load(make("on.npz", guidance=Guidance(scale=2.0), weaker=weaker))
+    assert np.array_equal(plain, unguided)
+    assert not np.array_equal(plain, guided)
+    assert weaker.training
+    card = json.loads((tmp_path / "on.json").read_text())
+    assert card["weaker_network_forwards_per_image"] == card["evaluations_per_image"] == 3
+
+
+def test_images_as_png_in_a_zip(make: Generate, tmp_path: Path) -> None:
+    images, _ = load(make(png_zip=True))
+    with zipfile.ZipFile(tmp_path / "samples.zip") as archive:
+        assert archive.namelist() == [f"{number:06d}.png" for number in range(10)]
+        for number, image in enumerate(images):
+            with archive.open(f"{number:06d}.png") as entry, Image.open(entry) as picture:
+                assert np.array_equal(np.asarray(picture), image)
+
+
+def test_a_solver_of_the_other_kind_is_refused_before_anything_is_written(make: Generate, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="DDPM cannot sample a network trained by flow matching"):
+        make(solver=DDPM(steps=2))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bfloat16_gives_nearly_the_same_images(make: Generate, tmp_path: Path) -> None:

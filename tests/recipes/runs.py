@@ -70,3 +70,8 @@ def contents(directory: Path) -> dict[str, str]:
         str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
         for path in sorted(directory.rglob("*"))
     }
+
+
+def is_event_file(name: str) -> bool:
+    """Return whether a file is TensorBoard's, whose name tells when and by which process it was begun."""
+    return "/tensorboard/" in name
