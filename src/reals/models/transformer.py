@@ -196,6 +196,10 @@ class Transformer(nn.Module):
         """Channels of the output: the latent's, and as many again with a learned variance."""
         return self.latent_channels * (2 if self.config.variance else 1)
 
+    def shards(self) -> list[nn.Module]:
+        """Return the parts to gather one at a time where weights are spread over processes."""
+        return list(self.blocks)
+
     def initialise(self) -> None:
         """Draw the weights afresh as SiT does: Xavier-uniform linear layers, zero modulation and zero output."""
         for name, parameter in self.named_parameters():

@@ -15,7 +15,7 @@ from reals.training.precision import computes_in_bfloat16
 
 @runtime_checkable
 class Shardable(Protocol):
-    """An objective that knows which of its parts are worth gathering one at a time."""
+    """An objective, or a network in it, that knows which of its parts are worth gathering one at a time."""
 
     def shards(self) -> list[nn.Module]:
         """Return modules that are sharded each by itself; the rest is sharded together."""
@@ -47,9 +47,9 @@ def spread(objective: nn.Module, parallel: Parallel) -> None:
     """
     if parallel == "ddp" or dist.world_size() == 1:
         return
-    if isinstance(objective, Shardable):
-        for module in objective.shards():
-            fully_shard(module)
+    parts = [part for module in objective.modules() if isinstance(module, Shardable) for part in module.shards()]
+    for part in parts:
+        fully_shard(part)
     fully_shard(objective)
 
 
