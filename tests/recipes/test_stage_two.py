@@ -208,7 +208,7 @@ def test_alignment_resumes_exactly(
 def test_the_log_is_shown_by_tensorboard_unless_told_otherwise(
     root: Path, latents: CachedLatents, tmp_path: Path
 ) -> None:
-    train(root, tmp_path, latents, {"steps": 1}, options=None)
+    train(root, tmp_path, latents, {"steps": 1}, options=GeneratorTraining())
     assert list((tmp_path / "training" / "tensorboard").glob("events.out.tfevents.*"))
 
 
