@@ -7,19 +7,26 @@ import pytest
 import torch
 
 import reals.recipes.presets as presets
+from reals.apps.generate import RandomLabels
+from reals.diffusion.diffusion_coefficient import SigmaDiffusion
+from reals.diffusion.gaussian import DDPM, GaussianDiffusion
+from reals.diffusion.objective import FlowMatching
+from reals.diffusion.repa import RepaConfig
+from reals.diffusion.solvers import EulerMaruyama, MeanStep
 from reals.latents.adversarial import AdversarialConfig
 from reals.latents.equivariance import EquivarianceConfig
 from reals.latents.vision_foundation import VisionFoundationConfig
 from reals.models.autoencoder import AutoencoderConfig, downsampling
 from reals.models.lpips import Lpips
 from reals.models.semantic import DinoV2
-from reals.recipes.checks import check_recipe
+from reals.models.transformer import SIZES, SizeName
+from reals.recipes.checks import check_generator, check_recipe
 from reals.recipes.data import open_data
 from reals.recipes.presets import PRESETS, preset
 from reals.recipes.schema import EvaluationConfig, Pretrained, Recipe, SamplingConfig, Scratch, StageOneConfig
 from reals.recipes.stage_one import packaged_autoencoder
 from reals.runtime.errors import UserError
-from reals.training.config import Cosine
+from reals.training.config import Constant, Cosine
 
 NAMES = tuple(PRESETS)
 
@@ -48,9 +55,13 @@ def test_networks_are_built_for_each_other(name: str) -> None:
         assert rest == 0
         generator = recipe.generator.build(shape.latent_channels, grid, 10)
         noise = torch.empty(2, shape.latent_channels, grid, grid)
-        velocity = generator(noise, torch.empty(2), torch.zeros(2, dtype=torch.int64))
-    assert velocity.shape == noise.shape
-    assert velocity.is_meta
+        output = generator(noise, torch.empty(2), torch.zeros(2, dtype=torch.int64))
+    channels = shape.latent_channels
+    if isinstance(recipe.process, GaussianDiffusion):
+        channels = recipe.process.outputs(channels)
+    assert output.shape == (2, channels, grid, grid)
+    assert output.is_meta
+    check_generator(recipe)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -103,6 +114,51 @@ def test_stage_one_of_the_paper_has_the_papers_numbers() -> None:
     assert replace(recipe.stage1, epochs=None).loop(1_268_000) == training
     with pytest.raises(ValueError, match="epochs is 0"):
         replace(recipe.stage1, epochs=0.0)
+
+
+GENERATORS: dict[str, tuple[SizeName, int]] = {
+    "imagenet256-dit-b": ("B", 130),
+    "imagenet256-sit-b": ("B", 130),
+    "imagenet256-sit-l": ("L", 458),
+    "imagenet256-sit-xl": ("XL", 675),
+}
+
+
+@pytest.mark.parametrize("repa", [False, True])
+@pytest.mark.parametrize("name", GENERATORS)
+def test_stage_two_of_the_paper_has_the_papers_numbers(name: str, repa: bool) -> None:
+    """ReaLS, section 4, with what DiT, SiT and REPA say of the rest."""
+    recipe = preset(f"{name}-repa" if repa else name)
+    size, millions = GENERATORS[name]
+    generator, training, sampling = recipe.generator, recipe.stage2, recipe.sampling
+    assert (generator.depth, generator.width, generator.heads) == SIZES[size]
+    with torch.device("meta"):
+        assert sum(p.numel() for p in generator.build(4, 32, 1000).parameters()) // 10**6 == millions
+    assert (generator.patch_size, generator.label_dropout, generator.qk_norm) == (2, 0.1, False)
+    assert (training.steps, training.batch_size, training.learning_rate) == (400_000, 256, 1e-4)
+    assert (training.schedule, training.weight_decay, training.ema_decay) == (Constant(), 0.0, 0.9999)
+    assert training.clip_norm == (1.0 if repa else None)
+    assert recipe.generator_training.repa == (RepaConfig(weight=0.5, block=8, hidden=2048) if repa else RepaConfig())
+    assert recipe.repa == repa
+    assert (sampling.count, sampling.labels) == (50_000, RandomLabels())
+    assert sampling.guidance_scales == ((1.0, 1.8) if size == "XL" else (1.0,))
+    if size == "XL":
+        assert sampling.guidance_interval == (0.0, 0.75)
+    if "dit" in name:
+        assert (recipe.process, sampling.solver) == (GaussianDiffusion(), DDPM(steps=250))
+    else:
+        assert recipe.process == FlowMatching()
+        assert sampling.solver == EulerMaruyama(
+            steps=250, last_step=MeanStep(size=0.04), diffusion=SigmaDiffusion(), count_points=False
+        )
+    stage_one = preset("imagenet256-vae")
+    for part in ("data", "semantic", "autoencoder", "objective", "align", "stage1", "normalisation"):
+        assert getattr(recipe, part) == getattr(stage_one, part)
+
+
+def test_the_guide_names_every_recipe() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "your-photos.md").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f"`{name}`" not in guide] == []
 
 
 def test_every_alignment_belongs_to_the_aligned_arm_alone() -> None:

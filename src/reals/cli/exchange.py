@@ -1,4 +1,7 @@
-"""``reals export``, ``import``, ``push`` and ``pull``: autoencoders for other programs, from them, and for others."""
+"""``reals export``, ``import``, ``push`` and ``pull``: autoencoders for other programs, from them, and for others.
+
+With ``--generator``, export and import concern diffusion transformers: :mod:`reals.cli.generators`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +10,16 @@ from typing import Annotated, Literal
 
 import tyro
 
+from reals.cli import generators
 from reals.cli.parse import parse
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments:
-    """Write an autoencoder as other programs want it; plain ``diffusers.AutoencoderKL`` loads the result."""
+    """Write an autoencoder as other programs want it; plain ``diffusers.AutoencoderKL`` loads the result.
+
+    A diffusion transformer: ``reals export --generator DIR``, explained by ``reals export --generator --help``.
+    """
 
     autoencoder: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="AUTOENCODER")]
     """Directory of the autoencoder, or a hub id."""
@@ -30,7 +37,8 @@ class ExportArguments:
 class ImportArguments:
     """Make an autoencoder directory from one that others trained: the authors' release, an AutoencoderKL, a checkpoint.
 
-    Nothing in a checkpoint is executed; of several copies the moving average is taken.
+    Nothing in a checkpoint is executed; of several copies the moving average is taken. A SiT, DiT or REPA transformer:
+    ``reals import --generator FILE``, explained by ``reals import --generator --help``.
     """
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
@@ -78,6 +86,9 @@ class PullArguments:
 
 def export(arguments: Sequence[str]) -> None:
     """Parse and run ``reals export``."""
+    if generators.concerns_generator(arguments):
+        generators.export_generator(arguments)
+        return
     parsed = parse(ExportArguments, arguments, verb="export")
     from reals.apps.export import export_autoencoder
     from reals.runtime.progress import say
@@ -94,6 +105,9 @@ def export(arguments: Sequence[str]) -> None:
 
 def import_(arguments: Sequence[str]) -> None:
     """Parse and run ``reals import``."""
+    if generators.concerns_generator(arguments):
+        generators.import_generator(arguments)
+        return
     parsed = parse(ImportArguments, arguments, verb="import")
     from reals.apps.importing import ImportConfig, import_autoencoder
     from reals.runtime.errors import UserError

@@ -1,5 +1,6 @@
 """A finished diffusion transformer on disk: weights as safetensors, and what is needed to use it as JSON."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from reals.runtime.io import atomic_directory, load_tensors, read_json, save_ten
 
 _CONFIG = "config.json"
 _WEIGHTS = "model.safetensors"
+_PROJECTORS = "projectors.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,24 @@ class GeneratorCard:
         return self.transformer.build(self.latent_channels, self.grid, self.num_classes)
 
 
-def save_generator(directory: Path, card: GeneratorCard, weights: dict[str, torch.Tensor]) -> None:
-    """Write the directory, whole or not at all."""
+def save_generator(
+    directory: Path,
+    card: GeneratorCard,
+    weights: Mapping[str, torch.Tensor],
+    projectors: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Write the directory, whole or not at all.
+
+    Args:
+        directory: the place.
+        card: what it is.
+        weights: the network's.
+        projectors: REPA's, of an imported file, under its names; only REPA's own code wants them back.
+    """
     with atomic_directory(directory) as temporary:
         save_tensors(temporary / _WEIGHTS, weights)
+        if projectors:
+            save_tensors(temporary / _PROJECTORS, projectors)
         write_json(temporary / _CONFIG, to_dict(card))
 
 
@@ -68,6 +84,12 @@ def load_generator(directory: Path, device: torch.device) -> tuple[Transformer, 
             f"{directory / _WEIGHTS}: does not fit {_CONFIG} ({str(error).splitlines()[-1].strip()})"
         ) from None
     return network.to(device).eval().requires_grad_(False), card
+
+
+def load_projectors(directory: Path) -> dict[str, torch.Tensor]:
+    """Read the projectors of an imported REPA transformer; none where none were kept."""
+    path = directory / _PROJECTORS
+    return load_tensors(path) if path.exists() else {}
 
 
 def is_gaussian(directory: Path) -> bool:
