@@ -76,6 +76,53 @@ def _attention(block: Block, x: Tensor) -> Tensor:
     return attention.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
 
 
+@torch.no_grad()
+def published_samples(
+    network: PublishedNetwork,
+    start: Float[Tensor, "b c h w"],
+    labels: Int[Tensor, " b"],
+    *,
+    scale: float,
+    steps: int,
+    dtype: torch.dtype,
+    last_step: float = 0.04,
+) -> Float[Tensor, "b c h w"]:
+    """Return latents by SiT's Euler-Maruyama sampler with diffusion σ and a mean last step, guided throughout.
+
+    Drift and score each evaluate the guided network, which is given every latent twice; ``steps`` counts both kinds of
+    step, so there are ``2 * steps`` evaluations. All states are kept, and the noise of both halves is drawn.
+    """
+    network.eval()
+    x = torch.cat([start, start])
+    y = torch.cat([labels, torch.full_like(labels, network.network.null_label)])
+
+    def drift(x: Tensor, t: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype != torch.float32):
+            return network.guided(x, t, y, scale)
+
+    def diffusion(x: Tensor, t: Tensor) -> Tensor:
+        return (1 - t).view(-1, 1, 1, 1)
+
+    def score(x: Tensor, t: Tensor) -> Tensor:
+        line = t.view(-1, 1, 1, 1)
+        variance = (1 - line) ** 2 + line * (1 - line)
+        return (line * drift(x, t) - x) / variance
+
+    def stochastic_drift(x: Tensor, t: Tensor) -> Tensor:
+        return drift(x, t) + diffusion(x, t) * score(x, t)
+
+    times = torch.linspace(0, 1 - last_step, steps)
+    length, states = times[1] - times[0], []
+    for time in times[:-1]:
+        noise = torch.randn(x.shape).to(x)
+        t = torch.ones(len(x)).to(x) * time
+        x = x + stochastic_drift(x, t) * length + (2 * diffusion(x, t)).sqrt() * noise * length.sqrt()
+        states.append(x)
+    t = torch.ones(len(x), device=x.device) * times[-1]
+    states.append(x + stochastic_drift(x, t) * last_step)
+    return states[-1].chunk(2)[0]
+
+
 class PublishedTrainer:
     """The published training step on latents: plain AdamW, an average in a loop over tensors, the loss read at once."""
 
