@@ -18,9 +18,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("reals.cli.measures:evaluate", "distances and scores between two sets of images"),
     "export": (
         "reals.cli.exchange:export",
-        "an autoencoder for other programs, its normalisation in numbers or weights",
+        "an autoencoder or a generator for other programs",
     ),
-    "import": ("reals.cli.exchange:import_", "an autoencoder from a checkpoint, a release or the hub"),
+    "import": ("reals.cli.exchange:import_", "an autoencoder or a generator from a checkpoint, a release or the hub"),
     "push": ("reals.cli.exchange:push", "an autoencoder to the Hugging Face Hub, with a model card"),
     "pull": ("reals.cli.exchange:pull", "an autoencoder from the Hugging Face Hub"),
     "analyze": ("reals.cli.analysis:analyze", "what latent spaces are worth, before generators are trained in them"),
