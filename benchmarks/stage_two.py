@@ -1,8 +1,8 @@
 """A training step of SiT in images per second, by the package's loop and as the published scripts run it, in one run.
 
 ``OMP_NUM_THREADS=1 python benchmarks/stage_two.py`` (S/2 on a CPU, minutes) or, on a GPU,
-``python benchmarks/stage_two.py --size XL --batch 64 --steps 10 --encoded 32 --compile``. Prints JSON; ``ratio`` above 1
-means that ours is faster.
+``python benchmarks/stage_two.py --size XL --batch 64 --steps 10 --encoded 32 --compile``. Prints JSON; a
+``ratio`` above 1 means that ours is faster.
 
 The published way is SiT's: separate operations for the modulation, AdamW as torch makes it, an average in a loop over
 tensors, the loss read in every step; in float32 (TF32 on a GPU), with the autoencoder's encoder in the loop. Here it is
