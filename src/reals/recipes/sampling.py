@@ -32,10 +32,12 @@ def sample_images(
     device: torch.device,
     weaker: Path | None = None,
     png_zip: bool = False,
+    compiled: bool = False,
 ) -> Path:
     """Generate ``config.count`` images at one guidance scale into ``output``, resuming an interrupted call.
 
-    With ``weaker``, another generator in the same latent space, guidance is autoguidance by it.
+    With ``weaker``, another generator in the same latent space, guidance is autoguidance by it. ``compiled`` networks
+    take a minute to begin with.
 
     Raises:
         UserError: the generator was trained in another autoencoder's latent space, has no classes to guide by, or does
@@ -56,6 +58,9 @@ def sample_images(
             f"{generator}: trained without labels, so there is nothing to guide by; use guidance scale 1, or a weaker "
             "generator"
         )
+    if compiled:
+        for network in (transformer, *(() if guide is None else (guide,))):
+            network.compile()
     return generate(
         transformer,
         codec.decode_uint8,
