@@ -291,6 +291,9 @@ def test_images_as_png_in_a_zip(make: Generate, tmp_path: Path) -> None:
         for number, image in enumerate(images):
             with archive.open(f"{number:06d}.png") as entry, Image.open(entry) as picture:
                 assert np.array_equal(np.asarray(picture), image)
+    first = (tmp_path / "samples.zip").read_bytes()
+    make("again.npz", png_zip=True)
+    assert (tmp_path / "again.zip").read_bytes() == first
 
 
 def test_a_solver_of_the_other_kind_is_refused_before_anything_is_written(make: Generate, tmp_path: Path) -> None:

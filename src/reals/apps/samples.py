@@ -41,7 +41,8 @@ def write_png_zip(path: Path, arrays: ShardedArrays) -> None:
             for pixels in block:
                 encoded = io.BytesIO()
                 Image.fromarray(pixels).save(encoded, format="PNG")
-                archive.writestr(f"{number:06d}.png", encoded.getvalue())
+                # An entry of this kind has a fixed date, so the same images make the same file.
+                archive.writestr(zipfile.ZipInfo(f"{number:06d}.png"), encoded.getvalue())
                 number += 1
 
 
