@@ -1,49 +1,20 @@
 """The FID Inception network against values recorded from torch-fidelity's, with weights drawn per name."""
 
-import json
-import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from reals.models.inception import INCEPTION_SHA256, INCEPTION_URL, Inception, InceptionNetwork, resize_tf1
 from reals.runtime.errors import UserError
 from reals.runtime.io import save_state
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "extras"
-SHAPES: dict[str, list[int]] = json.loads((GOLDEN / "inception_keys.json").read_text())
-
-
-def seeded(name: str, shape: list[int]) -> Tensor:
-    random = np.random.RandomState(zlib.crc32(name.encode()))
-    drawn = random.standard_normal(shape).astype(np.float32)
-    if name == "fc.weight":
-        drawn *= np.float32(0.05)
-    elif name == "fc.bias":
-        drawn *= np.float32(0.5)
-    elif name.endswith("conv.weight"):
-        drawn *= np.float32((2 / np.prod(shape[1:])) ** 0.5)
-    elif name.endswith("running_var"):
-        drawn = np.float32(0.6) + np.float32(0.4) * np.abs(drawn)
-    else:
-        drawn = np.float32(0.1) * drawn + np.float32(name.endswith("bn.weight"))
-    return torch.from_numpy(drawn)
-
-
-def seeded_weights() -> dict[str, Tensor]:
-    """The state dictionary that the recorded values were made with."""
-    return {
-        name: torch.tensor(0) if name.endswith("num_batches_tracked") else seeded(name, shape)
-        for name, shape in SHAPES.items()
-    }
+from tests.evaluation.seeded_inception import GOLDEN, SHAPES, seeded_network, seeded_weights
 
 
 @pytest.fixture(scope="module")
 def network() -> InceptionNetwork:
-    return InceptionNetwork(seeded_weights(), "seeded")
+    return seeded_network()
 
 
 @pytest.mark.golden
