@@ -30,6 +30,8 @@ class GaussianStatistics:
     covariance: Float[np.ndarray, "d d"]
     count: int | None
     """Of items; None for statistics from a file that does not say."""
+    factor: Float[np.ndarray, "d r"] | None = None
+    """``F`` with ``F Fᵀ`` = covariance, where the items are fewer than dimensions: it makes everything cheap."""
 
 
 def gaussian_statistics(
@@ -60,12 +62,19 @@ def _weighted_statistics(rows: np.ndarray, weights: np.ndarray) -> GaussianStati
     total, dimension = int(weights.sum()), rows.shape[1]
     mean = sum((weights[some] @ rows[some].astype(np.float64) for some in blocks(len(rows))), np.zeros(dimension))
     mean /= total
-    scatter = np.zeros((dimension, dimension))
-    for some in blocks(len(rows)):
+
+    def scaled(some: slice) -> np.ndarray:
         drawn = weights[some] > 0
-        scaled = (rows[some][drawn].astype(np.float64) - mean) * np.sqrt(weights[some][drawn])[:, None]
-        scatter += scaled.T @ scaled
-    return GaussianStatistics(mean, scatter / (total - 1), total)
+        return (rows[some][drawn].astype(np.float64) - mean) * np.sqrt(weights[some][drawn] / (total - 1))[:, None]
+
+    if len(rows) < dimension:
+        factor = np.concatenate([scaled(some) for some in blocks(len(rows))]).T
+        return GaussianStatistics(mean, factor @ factor.T, total, factor)
+    covariance = np.zeros((dimension, dimension))
+    for some in blocks(len(rows)):
+        part = scaled(some)
+        covariance += part.T @ part
+    return GaussianStatistics(mean, covariance, total)
 
 
 class GaussianAccumulator:
@@ -99,15 +108,17 @@ class GaussianAccumulator:
         return GaussianStatistics(self._mean.copy(), self._scatter / (self._count - 1), self._count)
 
 
-def _factor(covariance: np.ndarray) -> np.ndarray:
+def _factor(statistics: GaussianStatistics) -> np.ndarray:
     """Return ``F`` with ``F Fᵀ`` = covariance: Cholesky's where it exists, else through eigenvalues, 10 times slower.
 
     Rank-deficient covariances are harmless to the latter.
     """
+    if statistics.factor is not None:
+        return statistics.factor
     try:
-        return np.linalg.cholesky(covariance)
+        return np.linalg.cholesky(statistics.covariance)
     except np.linalg.LinAlgError:
-        eigenvalues, vectors = np.linalg.eigh(covariance)
+        eigenvalues, vectors = np.linalg.eigh(statistics.covariance)
         return vectors * np.sqrt(np.clip(eigenvalues, 0.0, None))
 
 
@@ -119,10 +130,9 @@ def frechet_distance(a: GaussianStatistics, b: GaussianStatistics) -> float:
     """
     if a.mean.shape != b.mean.shape:
         raise ValueError(f"features of {len(a.mean)} and {len(b.mean)} dimensions cannot be compared")
-    return _distance(a, b, _factor(a.covariance))
-
-
-def _distance(a: GaussianStatistics, b: GaussianStatistics, factor: np.ndarray) -> float:
+    if a.factor is None and b.factor is not None:
+        a, b = b, a
+    factor = _factor(a)
     eigenvalues = np.linalg.eigvalsh(factor.T @ b.covariance @ factor)
     root_trace = np.sqrt(np.clip(eigenvalues, 0.0, None)).sum()
     shift = a.mean - b.mean
@@ -144,19 +154,31 @@ def frechet_influence(
         other: what the distance is to.
         features: the items.
     """
-    factor = _factor(other.covariance)
-    eigenvalues, vectors = np.linalg.eigh(factor.T @ own.covariance @ factor)
-    occupied = eigenvalues > eigenvalues[-1] * len(eigenvalues) * np.finfo(np.float64).eps
-    spread = factor @ (vectors[:, occupied] / eigenvalues[occupied] ** 0.25)
+    spread = _spread(own, other)
     # A covariance divides by one item fewer than there are.
     unbiased = len(features) / (len(features) - 1)
-    derivative = unbiased * (np.eye(len(own.mean)) - spread @ spread.T)
     shift = own.mean - other.mean
     influence = np.empty(len(features))
     for some in blocks(len(features)):
         centred = features[some].astype(np.float64) - own.mean
-        influence[some] = np.einsum("ij,ij->i", centred @ derivative, centred) + 2.0 * (centred @ shift)
+        change = np.square(centred).sum(axis=1) - np.square(centred @ spread).sum(axis=1)
+        influence[some] = unbiased * change + 2.0 * (centred @ shift)
     return influence - influence.mean()
+
+
+def _spread(own: GaussianStatistics, other: GaussianStatistics) -> Float[np.ndarray, "d r"]:
+    """Return ``S`` with ``S Sᵀ = F M^-½ Fᵀ``, the map that carries ``own`` onto ``other``."""
+    if own.factor is None:
+        factor = _factor(other)
+        eigenvalues, vectors = np.linalg.eigh(factor.T @ own.covariance @ factor)
+        power = 0.25
+    else:
+        # With G Gᵀ = Σown, M has the eigenvalues of the smaller Gᵀ Σother G, and its vectors are Fᵀ G times those.
+        eigenvalues, vectors = np.linalg.eigh(own.factor.T @ other.covariance @ own.factor)
+        factor = other.covariance @ own.factor
+        power = 0.75
+    occupied = eigenvalues > eigenvalues[-1] * len(own.mean) * np.finfo(np.float64).eps
+    return factor @ (vectors[:, occupied] / eigenvalues[occupied] ** power)
 
 
 @dataclass(frozen=True, eq=False)

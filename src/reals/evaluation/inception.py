@@ -6,7 +6,14 @@ from jaxtyping import Float, UInt8
 
 from reals.evaluation.float32 import true_float32
 from reals.evaluation.inception_score import CHUNK, inception_score
-from reals.models.inception import POOL_DIMENSION, SIDE, SPATIAL_DIMENSION, Inception, InceptionNetwork
+from reals.models.inception import (
+    INCEPTION_SHA256,
+    POOL_DIMENSION,
+    SIDE,
+    SPATIAL_DIMENSION,
+    Inception,
+    InceptionNetwork,
+)
 
 
 class InceptionFeatures:
@@ -16,8 +23,9 @@ class InceptionFeatures:
     dimension = POOL_DIMENSION + SPATIAL_DIMENSION
     resize = f"{SIDE}x{SIDE} bilinear as in TensorFlow 1, not antialiased"
 
-    def __init__(self, network: InceptionNetwork, device: torch.device | str = "cpu"):
-        """Wrap a network that lies on ``device``."""
+    def __init__(self, network: InceptionNetwork, device: torch.device | str = "cpu", *, published: bool = True):
+        """Wrap a network that lies on ``device``; ``published`` says whether its weights are those behind FIDs."""
+        self.published = published
         self._network = network
         self._device = torch.device(device)
         self.fingerprint = network.fingerprint
@@ -53,4 +61,5 @@ def spatial_features(features: Float[np.ndarray, "n 4071"]) -> Float[np.ndarray,
 
 def inception_features(weights: str, sha256: str | None, device: torch.device | str = "cpu") -> InceptionFeatures:
     """Load the network; ``weights`` and ``sha256`` as in :class:`reals.models.inception.Inception`."""
-    return InceptionFeatures(Inception(weights=weights, sha256=sha256).build(device), device)
+    network = Inception(weights=weights, sha256=sha256).build(device)
+    return InceptionFeatures(network, device, published=sha256 == INCEPTION_SHA256)
