@@ -3,9 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from reals.evaluation import precision_recall as module
-from reals.evaluation.precision_recall import precision_recall
+from reals.evaluation import adm_distances, manifold
+from reals.evaluation.precision_recall import density_coverage, precision_recall
 
 
 @pytest.mark.golden
@@ -27,9 +28,35 @@ def _by_hand(reference: np.ndarray, samples: np.ndarray, k: int) -> tuple[np.nda
     return np.asarray(in_reference.any(axis=1)), np.asarray(in_samples.any(axis=1))
 
 
+@pytest.mark.golden
+def test_imitates_the_rounding_of_the_adm_evaluator_on_request(golden: Path) -> None:
+    arrays = np.load(golden / "metrics" / "pr_small.npz", allow_pickle=False)
+    expected = json.loads((golden / "metrics" / "values.json").read_text())["precision_recall"]["small"]["fp16"]
+    result = precision_recall(arrays["A"], arrays["B"], arithmetic="adm_fp16")
+    assert result.precision == pytest.approx(expected["precision"], abs=1e-9)
+    assert result.recall == pytest.approx(expected["recall"], abs=1e-9)
+
+
+def test_blocks_that_overflow_float16_are_computed_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    reference, samples = (rng.normal(size=(60, 8)).astype(np.float32) * 300 for _ in range(2))
+    exact = precision_recall(reference, samples)
+    imitated = precision_recall(reference, samples, arithmetic="adm_fp16")
+    assert np.array_equal(imitated.sample_inside, exact.sample_inside)
+    assert np.array_equal(imitated.reference_inside, exact.reference_inside)
+    # Only the block that overflows is: small features keep their ties.
+    monkeypatch.setattr(adm_distances, "_BLOCK", 30)
+    small = np.concatenate([reference[:30] / 300 + 16, reference[30:]])
+    tiles = {
+        (rows.start, columns.start): bool((distances == distances.half().float()).all())
+        for rows, columns, distances in adm_distances._distances(small, small, torch.device("cpu"))
+    }
+    assert tiles == {(0, 0): True, (0, 30): False, (30, 0): False, (30, 30): False}
+
+
 @pytest.mark.parametrize("grid", [False, True])
 def test_blocks_and_ties_do_not_change_membership(grid: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BLOCK", 7)
+    monkeypatch.setattr(manifold, "SIDE", 7)
     rng = np.random.default_rng(0)
     # On an integer grid far from zero most comparisons are ties, where rounding would decide by chance.
     reference, samples = (
@@ -60,3 +87,44 @@ def test_a_set_against_itself_is_perfect() -> None:
 def test_too_few_items_are_refused() -> None:
     with pytest.raises(ValueError, match="samples: 3 items"):
         precision_recall(np.zeros((10, 2)), np.zeros((3, 2)))
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    broken = np.zeros((10, 2))
+    broken[3, 1] = np.nan
+    with pytest.raises(ValueError, match="samples: features are not finite"):
+        precision_recall(np.zeros((10, 2)), broken)
+
+
+def test_neighbours_lost_to_float32_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distances of a cluster far from the origin drown in float32's rounding."""
+    rng = np.random.default_rng(0)
+    cluster = rng.normal(size=(40, 3)) * 1e-5
+    items = np.concatenate([cluster + 1000, cluster - 1000])
+    result = precision_recall(items, items[::2], neighbours=3)
+    sample_inside, reference_inside = _by_hand(items, items[::2], 3)
+    assert np.array_equal(result.sample_inside, sample_inside)
+    assert np.array_equal(result.reference_inside, reference_inside)
+    assert not reference_inside.all()
+
+
+@pytest.mark.parametrize("grid", [False, True])
+def test_density_and_coverage_are_their_definition(grid: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifold, "SIDE", 7)
+    rng = np.random.default_rng(1)
+    reference, samples = ((rng.integers(0, 4, (30, 3)) if grid else rng.normal(size=(30, 3))) * 1.0 for _ in range(2))
+    found = density_coverage(reference, samples, neighbours=4)
+    radii = np.sort(np.square(reference[:, None] - reference[None]).sum(-1), 1)[:, 4]
+    inside = np.square(reference[:, None] - samples[None]).sum(-1) <= radii[:, None]
+    assert np.array_equal(found.balls, inside.sum(0))
+    assert np.array_equal(found.covered, inside.any(1))
+    assert found.density == pytest.approx(inside.sum() / (4 * 30))
+    assert found.coverage == inside.any(1).mean()
+
+
+def test_outliers_inflate_recall_but_not_coverage() -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.normal(size=(200, 4))
+    outliers = np.concatenate([rng.normal(size=(6, 4)) * 40, reference[:20] * 0.01])
+    assert precision_recall(reference, outliers).recall == 1.0
+    assert density_coverage(reference, outliers).coverage < 0.5

@@ -1,32 +1,41 @@
 """``reals evaluate``: how far a set of samples is from a reference set, with intervals and the protocol used."""
 
-import platform
 from collections.abc import Mapping
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from reals import __version__
-from reals.evaluation.bootstrap import LEVEL, REPLICATES, Estimate, mean_estimate
-from reals.evaluation.frechet import ResampledGaussians, frechet_estimate
+from reals.evaluation.bootstrap import REPLICATES, Estimate, compare
+from reals.evaluation.feature_cache import features_of
 from reals.evaluation.image_sets import ImageSet, open_images
-from reals.evaluation.networks import FeatureNetwork, extract, lite_features
-from reals.evaluation.precision_recall import NEIGHBOURS, precision_recall
+from reals.evaluation.inception import InceptionFeatures
+from reals.evaluation.measures import (
+    Judged,
+    Settings,
+    higher_is_better,
+    judge,
+    judge_by_inception,
+    measure,
+    measure_by_inception,
+)
+from reals.evaluation.networks import FeatureNetwork, lite_features
+from reals.evaluation.precision_recall import NEIGHBOURS, Arithmetic
+from reals.evaluation.protocol import describe_images, describe_method, describe_network, one_line, seal
+from reals.evaluation.stored import StoredStatistics, stored_statistics
+from reals.models.inception import POOL_DIMENSION, SPATIAL_DIMENSION
 from reals.runtime.errors import UserError
-from reals.runtime.io import write_json
+from reals.runtime.io import read_json, write_json
 from reals.runtime.progress import say
 
 COMFORTABLE_COUNT = 10_000
 """Below this many images, Fréchet distances depend visibly on the number of images."""
 
 NO_FID = (
-    "fid, sfid and inception score need the weights of the 2015 FID Inception network, which this version does not "
-    "read; fd/NETWORK is a Fréchet distance in another network's features and cannot be compared with published FIDs"
+    "fid, sfid and inception score need the weights of the 2015 FID Inception network (--inception); fd/NETWORK is a "
+    "Fréchet distance in another network's features and cannot be compared with published FIDs"
 )
-
-_BATCH_SIZE = 128
 
 
 def evaluate(
@@ -34,143 +43,202 @@ def evaluate(
     samples: str,
     *,
     output: Path | None = None,
+    baseline: str | None = None,
     seed: int = 0,
     replicates: int = REPLICATES,
     network: FeatureNetwork | None = None,
+    arithmetic: Arithmetic = "exact",
+    labels: str | None = None,
+    cache: Path | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Compare samples with a reference; both are a folder, a zip of images, or a ``.npz`` in ADM's layout.
 
-    Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}}`` and writes it as JSON to
-    ``output`` if given. Metrics are ``fd/NETWORK`` (Fréchet distance), ``precision/NETWORK`` and ``recall/NETWORK``;
-    intervals are 95 % bootstrap intervals over the images of both sets. ``network`` is EfficientNet-Lite0 unless given.
+    Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}, "sha256": ...}`` and writes
+    it as JSON to ``output`` if given. Intervals are 95 % bootstrap intervals over the images of both sets.
+
+    With :class:`InceptionFeatures` as ``network`` the metrics are the ADM evaluator's: ``inception_score``, ``fid``,
+    ``sfid``, ``precision`` and ``recall``, and statistics stored in a file replace computed ones. With any other
+    network, EfficientNet-Lite0 unless given, they are ``fd/NETWORK``, ``precision/NETWORK`` and ``recall/NETWORK``.
+
+    Args:
+        reference: what samples should look like.
+        samples: what is judged.
+        output: where to write the result.
+        baseline: other samples; the result then has ``baseline``: their metrics and the differences to ``samples``.
+        seed: of the bootstrap.
+        replicates: of the bootstrap.
+        network: whose features are compared.
+        arithmetic: of precision and recall.
+        labels: how the samples' classes were chosen, for the protocol; read from the samples' card unless given.
+        cache: a directory that keeps features; None computes them anew.
+        device: where distances are computed, and where the default network runs.
 
     Raises:
-        UserError: a set cannot be read, is too small, mixes image sizes, or the two sets have different sizes.
+        UserError: a set cannot be read, is too small, mixes image sizes, or the sets have different sizes; features
+            that are not finite.
         Interrupted: a signal asked the process to stop; nothing is written.
     """
     if replicates < 2:
         raise UserError(f"--replicates {replicates}: an interval needs at least 2")
     sets = {"reference": open_images(reference), "samples": open_images(samples)}
+    if baseline is not None:
+        sets["baseline"] = open_images(baseline)
     _check(sets)
     first = sets["reference"]
     network = lite_features(min(first.height, first.width), device) if network is None else network
-    features = {
-        role: extract(network, images.blocks(_BATCH_SIZE), total=len(images), batch_size=_BATCH_SIZE)
-        for role, images in sets.items()
-    }
-    warnings = _warnings(sets, network)
+    settings = Settings(replicates=replicates, seed=seed, arithmetic=arithmetic, device=torch.device(device))
+    subjects = {role: _subject(images, network, cache) for role, images in sets.items()}
+    warnings = _warnings(subjects, network)
     for warning in warnings:
         say(f"warning: {warning}")
-    gaussians = {
-        role: ResampledGaussians.fit(values, role=role, replicates=replicates, seed=seed)
-        for role, values in features.items()
+    protocol = {
+        **{role: describe_images(subject.images, subject.stored) for role, subject in subjects.items()},
+        "labels": _labels(samples) if labels is None else labels,
+        "network": describe_network(network),
+        **describe_method(settings),
+        **({} if isinstance(network, InceptionFeatures) else {"not_reported": NO_FID}),
     }
-    manifolds = precision_recall(features["reference"], features["samples"])
-    estimates = {
-        f"fd/{network.name}": frechet_estimate(gaussians["reference"], gaussians["samples"]),
-        f"precision/{network.name}": mean_estimate(
-            manifolds.sample_inside, replicates=replicates, role="samples", seed=seed
-        ),
-        f"recall/{network.name}": mean_estimate(
-            manifolds.reference_inside, replicates=replicates, role="reference", seed=seed
-        ),
-    }
-    result = _result(estimates, warnings, _protocol(sets, network, seed, replicates))
+    arms = {role: _measure(subjects, role, network, settings) for role in subjects if role != "reference"}
+    result = seal(_result(arms, warnings, protocol))
     if output is not None:
         write_json(output, result)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    images: ImageSet
+    judged: Judged
+    stored: StoredStatistics | None
+
+
+def _subject(images: ImageSet, network: FeatureNetwork, cache: Path | None) -> _Subject:
+    inception = isinstance(network, InceptionFeatures)
+    # First, because a damaged file should be found before minutes of work.
+    stored = stored_statistics(images.location, pool=POOL_DIMENSION, spatial=SPATIAL_DIMENSION) if inception else None
+    features = features_of(images, network, cache)
+    try:
+        judged = judge_by_inception(features, stored) if inception else judge(features, network)
+    except ValueError as error:
+        raise UserError(f"{images.location}: {error}") from None
+    return _Subject(images, judged, stored)
+
+
+def _measure(
+    subjects: Mapping[str, _Subject], role: str, network: FeatureNetwork, settings: Settings
+) -> dict[str, Estimate]:
+    reference, samples = subjects["reference"].judged, subjects[role].judged
+    try:
+        if isinstance(network, InceptionFeatures):
+            return measure_by_inception(reference, samples, network, settings)
+        return measure(reference, samples, settings)
+    except ValueError as error:
+        raise UserError(f"{subjects[role].images.location}: {error}") from None
 
 
 def _check(sets: Mapping[str, ImageSet]) -> None:
     for images in sets.values():
         if len(images) <= NEIGHBOURS:
             raise UserError(f"{images.location}: holds {len(images)} images; give at least {NEIGHBOURS + 1}")
-    reference, samples = sets["reference"], sets["samples"]
-    if (reference.height, reference.width) != (samples.height, samples.width):
-        raise UserError(
-            f"{reference.location} has images of {reference.width}x{reference.height}, {samples.location} of "
-            f"{samples.width}x{samples.height}; bring both to one size first"
-        )
-
-
-def _warnings(sets: Mapping[str, ImageSet], network: FeatureNetwork) -> list[str]:
-    """Return one line for each reason to distrust the numbers; called after both sets have been read."""
-    warnings = []
-    for role, images in sets.items():
-        if len(images) < network.dimension + 1:
-            warnings.append(
-                f"{role}: {len(images)} images leave the covariance of {network.dimension} features rank-deficient; "
-                f"the Fréchet distance needs at least {network.dimension + 1} to mean anything"
+    reference = sets["reference"]
+    for images in sets.values():
+        if (reference.height, reference.width) != (images.height, images.width):
+            raise UserError(
+                f"{reference.location} has images of {reference.width}x{reference.height}, {images.location} of "
+                f"{images.width}x{images.height}; bring both to one size first"
             )
-        elif len(images) < COMFORTABLE_COUNT:
+
+
+def _warnings(subjects: Mapping[str, _Subject], network: FeatureNetwork) -> list[str]:
+    """Return one line for each reason to distrust the numbers; called after all sets have been read."""
+    warnings = []
+    dimension = POOL_DIMENSION if isinstance(network, InceptionFeatures) else network.dimension
+    if isinstance(network, InceptionFeatures) and not network.published:
+        warnings.append("the Inception network's weights are not the published ones: compare with no published number")
+    for role, subject in subjects.items():
+        count = len(subject.images)
+        if subject.stored is not None:
+            if role != "reference":
+                warnings.append(f"{role}: statistics stored in the file replace those of its images, as in ADM")
+            if subject.stored.spatial is None:
+                warnings.append(f"{role}: the file stores mu and sigma but not mu_s and sigma_s, so there is no sfid")
+            continue
+        if count < dimension + 1:
             warnings.append(
-                f"{role}: {len(images)} images, fewer than {COMFORTABLE_COUNT}; the Fréchet distance is biased "
+                f"{role}: {count} images leave the covariance of {dimension} features rank-deficient; "
+                f"the Fréchet distance needs at least {dimension + 1} to mean anything"
+            )
+        elif count < COMFORTABLE_COUNT:
+            warnings.append(
+                f"{role}: {count} images, fewer than {COMFORTABLE_COUNT}; the Fréchet distance is biased "
                 "upwards, compare it only with numbers of equally many images"
             )
-    if sets["reference"].fingerprint() == sets["samples"].fingerprint():
+    if subjects["reference"].stored is None and subjects["samples"].stored is not None:
+        warnings.append("the samples have stored statistics and the reference has none: are they the wrong way round?")
+    fingerprints = {role: subject.images.fingerprint() for role, subject in subjects.items()}
+    if fingerprints["reference"] == fingerprints["samples"]:
         warnings.append("reference and samples hold the same images")
+    if fingerprints.get("baseline") == fingerprints["samples"]:
+        warnings.append("baseline and samples hold the same images")
     return warnings
 
 
-def _protocol(sets: Mapping[str, ImageSet], network: FeatureNetwork, seed: int, replicates: int) -> dict[str, Any]:
-    """Return what somebody needs to know to reproduce the numbers or to refuse a comparison with others."""
-    described = {
-        role: {
-            "location": images.location,
-            "images": len(images),
-            "size": f"{images.width}x{images.height}",
-            "sha256": images.fingerprint(),
-        }
-        for role, images in sets.items()
-    }
-    return {
-        **described,
-        "network": {
-            "name": network.name,
-            "dimension": network.dimension,
-            "sha256": network.fingerprint,
-            "resize": network.resize,
-        },
-        "frechet": "means and covariances (divisor n - 1) in float64, symmetric eigenvalue form",
-        "precision_recall": f"Kynkäänniemi et al. 2019, k = {NEIGHBOURS}, exact, all images of both sets",
-        "intervals": {
-            "level": LEVEL,
-            "method": "bootstrap over the images of both sets, percentiles shifted to centre on the point estimate",
-            "replicates": replicates,
-            "seed": seed,
-        },
-        "not_reported": NO_FID,
-        "versions": {
-            "reals": __version__,
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("numpy", "pillow", "torch")},
-        },
-    }
+def _labels(samples: str) -> str:
+    """Return the label protocol that ``reals sample`` noted beside its images, else "unknown"."""
+    card = Path(samples).with_suffix(".json")
+    if Path(samples).suffix != ".npz" or not card.is_file():
+        return "unknown"
+    content = read_json(card)
+    labels = content.get("labels") if isinstance(content, dict) else None
+    kind = labels.get("type") if isinstance(labels, dict) else None
+    return {"RandomLabels": "random", "BalancedLabels": "balanced"}.get(str(kind), "unknown")
 
 
-def _result(estimates: Mapping[str, Estimate], warnings: list[str], protocol: dict[str, Any]) -> dict[str, Any]:
-    metrics = {name: estimate.to_dict() for name, estimate in estimates.items()}
-    return {"metrics": metrics, "warnings": warnings, "protocol": protocol}
+def _result(
+    arms: Mapping[str, Mapping[str, Estimate]], warnings: list[str], protocol: dict[str, Any]
+) -> dict[str, Any]:
+    metrics = {name: estimate.to_dict() for name, estimate in arms["samples"].items()}
+    result = {"metrics": metrics, "warnings": warnings, "protocol": protocol}
+    if "baseline" not in arms:
+        return result
+    before = arms["baseline"]
+    result["baseline"] = {
+        "metrics": {name: estimate.to_dict() for name, estimate in before.items()},
+        "comparison": {
+            name: compare(before[name], estimate, higher_is_better(name)).to_dict()
+            for name, estimate in arms["samples"].items()
+            if name in before
+        },
+    }
+    return result
 
 
 def render(result: Mapping[str, Any], width: int = 100) -> str:
-    """Return an evaluation as a text table followed by what it was measured on."""
+    """Return an evaluation as a text table followed by what it was measured on and the protocol in one line."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("metric", "value", "95 % interval")
+    columns = ["metric", "value", "95 % interval"]
+    compared = result.get("baseline", {}).get("comparison", {})
+    table = Table(*columns, *(["baseline", "difference", "95 % interval", ""] if compared else []))
     for name, numbers in result["metrics"].items():
-        table.add_row(name, f"{numbers['value']:.4g}", f"{numbers['low']:.4g} – {numbers['high']:.4g}")
+        row = [name, f"{numbers['value']:.4g}", f"{numbers['low']:.4g} – {numbers['high']:.4g}"]
+        if name in compared:
+            found = compared[name]
+            low, high = found["difference_interval"]
+            row += [f"{found['baseline']:.4g}", f"{found['difference']:+.4g}", f"{low:+.4g} – {high:+.4g}"]
+            row.append(found["verdict"])
+        table.add_row(*row)
     console = Console(width=width, color_system=None, force_terminal=False)
+    protocol = result["protocol"]
     with console.capture() as capture:
         console.print(table)
-        for role in ("reference", "samples"):
-            images = result["protocol"][role]
-            console.print(
-                f"{role}: {images['images']} images of {images['size']}, {images['location']}",
-                soft_wrap=True,
-                markup=False,
-            )
-        console.print(f"not reported: {result['protocol']['not_reported']}", soft_wrap=True, markup=False)
+        for role in ("reference", "samples", "baseline"):
+            if images := protocol.get(role):
+                line = f"{role}: {images['images']} images of {images['size']}, {images['location']}"
+                console.print(line, soft_wrap=True, markup=False)
+        if "not_reported" in protocol:
+            console.print(f"not reported: {protocol['not_reported']}", soft_wrap=True, markup=False)
+        console.print(one_line(result), soft_wrap=True, markup=False)
     return capture.get().rstrip("\n")

@@ -1,30 +1,67 @@
-"""``reals evaluate`` and ``reals report``."""
+"""``reals evaluate``, ``reals verify`` and ``reals report``."""
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from reals.cli.parse import parse
+from reals.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from reals.evaluation.inception import InceptionFeatures
+
+_NOT_COMPARABLE_EXIT_CODE = 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
     """Compare two sets of images: each a zip, a folder, or an ``.npz`` in the ADM layout."""
 
-    reference: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="REFERENCE")]
-    """The photos that the samples should look like."""
-    samples: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SAMPLES")]
+    reference: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="REFERENCE")] = None
+    """The photos that the samples should look like; an ADM reference batch may hold their statistics."""
+    samples: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="SAMPLES")] = None
     """The generated images."""
     out: Path | None = None
     """Also write the result, with its protocol, to this JSON file."""
+    inception: str | None = None
+    """Weights of the FID Inception network: a path, an https address, owner/name:file of the hub, or "published" for
+    the published file's address. Gives inception_score, fid, sfid, precision and recall as the ADM evaluator does."""
+    inception_sha256: str = "published"
+    """What the SHA-256 of that file must be; "any" accepts other weights, whose distances are no FID."""
+    baseline: str | None = None
+    """Other samples, to say how SAMPLES differ from them, with intervals of the difference."""
+    arithmetic: Literal["exact", "adm_fp16"] = "exact"
+    """Of precision and recall: decided exactly, or with ADM's float16 distances."""
+    labels: Literal["random", "balanced", "unconditional", "unknown"] | None = None
+    """How the samples' classes were chosen, for the protocol; by default what lies beside them says."""
+    cache: bool = True
+    """Keep the features of downloaded networks under the hash of the images, and reuse them."""
+    make_reference: tuple[str, Path] | None = None
+    """DATA OUT.npz: instead, write a reference batch of a set of photos, which the ADM evaluator reads as well."""
+    size: int = 256
+    """Of --make-reference: side of its images, which are cropped as ADM does."""
+    kept: int = 10_000
+    """Of --make-reference: how many images it holds; its statistics are of all."""
     replicates: int = 200
     """Bootstrap resamples behind the intervals."""
     seed: int = 0
-    """Seeds the bootstrap."""
+    """Seeds the bootstrap, and the choice of images that --make-reference keeps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyArguments:
+    """Say whether the numbers of two evaluations may be compared, and if not, why; exit code 1 if none may."""
+
+    one: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="A.json")]
+    """A result of ``reals evaluate --out``."""
+    other: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="B.json")]
+    """Another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,23 +75,89 @@ class ReportArguments:
 def evaluate(arguments: Sequence[str]) -> None:
     """Parse and run ``reals evaluate``."""
     parsed = parse(EvaluateArguments, arguments, verb="evaluate")
+    if parsed.make_reference is not None:
+        _make_reference(parsed)
+        return
+    if parsed.reference is None or parsed.samples is None:
+        raise UserError(f"evaluate: missing {'REFERENCE' if parsed.reference is None else 'SAMPLES'}; see --help")
     from reals.apps.evaluate import evaluate as measure
     from reals.apps.evaluate import render
+    from reals.models.weights import cache_directory
     from reals.recipes.pipeline import prepare_process
     from reals.recipes.workspace import refuse_file
 
     device = prepare_process()
     if parsed.out is not None:
         refuse_file(parsed.out.parent)
+    network = None if parsed.inception is None else _inception(parsed, device)
     result = measure(
         parsed.reference,
         parsed.samples,
         output=parsed.out,
+        baseline=parsed.baseline,
         seed=parsed.seed,
         replicates=parsed.replicates,
+        network=network,
+        arithmetic=parsed.arithmetic,
+        labels=parsed.labels,
+        # The features of the network that comes with this program cost less than keeping them.
+        cache=cache_directory() / "features" if parsed.cache and network is not None else None,
         device=device,
     )
     sys.stdout.write(render(result) + "\n")
+
+
+def _inception(parsed: EvaluateArguments, device: "torch.device") -> "InceptionFeatures":
+    from reals.evaluation.inception import inception_features
+    from reals.models.inception import INCEPTION_SHA256, INCEPTION_URL
+
+    location = INCEPTION_URL if parsed.inception in (None, "published") else parsed.inception
+    known: dict[str, str | None] = {"published": INCEPTION_SHA256, "any": None}
+    return inception_features(location, known.get(parsed.inception_sha256, parsed.inception_sha256), device)
+
+
+def _make_reference(parsed: EvaluateArguments) -> None:
+    assert parsed.make_reference is not None
+    location, out = parsed.make_reference
+    if parsed.reference is not None:
+        raise UserError("evaluate: --make-reference takes DATA and OUT.npz and compares nothing; leave out REFERENCE")
+    if parsed.inception is None:
+        raise UserError("evaluate: --make-reference needs the weights of the FID Inception network; give --inception")
+    if out.suffix != ".npz":
+        raise UserError(f"{out}: a reference batch is an .npz; give such a name")
+    if parsed.size < 1 or parsed.kept < 1:
+        raise UserError(f"evaluate: --size {parsed.size} and --kept {parsed.kept} must be at least 1")
+    from reals.evaluation.reference import write_reference
+    from reals.recipes.pipeline import prepare_process
+    from reals.recipes.workspace import refuse_file
+    from reals.runtime.progress import say
+
+    device = prepare_process()
+    refuse_file(out.parent)
+    kept = write_reference(
+        location, out, _inception(parsed, device), size=parsed.size, kept=parsed.kept, seed=parsed.seed
+    )
+    say(f"reference: {kept} images and the statistics of all in {out}")
+
+
+def verify(arguments: Sequence[str]) -> None:
+    """Parse and run ``reals verify``; exits with 1 where no metric of the two results may be compared."""
+    parsed = parse(VerifyArguments, arguments, verb="verify")
+    from reals.evaluation.protocol import check_result, differences
+    from reals.runtime.io import read_json
+
+    results: list[Any] = []
+    for path in (parsed.one, parsed.other):
+        results.append(read_json(path))
+        check_result(results[-1], str(path))
+    found = differences(*results)
+    if not found:
+        raise UserError(f"{parsed.one} and {parsed.other} have no metric in common; evaluate both with one network")
+    for name, reasons in found.items():
+        verdict = "not comparable" if reasons else "comparable"
+        sys.stdout.write(f"{name}: {verdict}{''.join(f'; {reason}' for reason in reasons)}\n")
+    if all(found.values()):
+        sys.exit(_NOT_COMPARABLE_EXIT_CODE)
 
 
 def report(arguments: Sequence[str]) -> None:

@@ -1,27 +1,30 @@
-"""Improved precision and recall (Kynkäänniemi et al., 2019), exact, as the ADM evaluator defines them.
+"""Improved precision and recall (Kynkäänniemi et al., 2019) as the ADM evaluator defines them; density and coverage.
 
 A manifold is the union of balls around a set's items, each reaching to its ``k``-th nearest neighbour in its own set.
 Precision is the share of samples inside the reference's manifold, recall the share of the reference inside the
 samples'. Distances are squared and ties count as inside. ADM computes distances in float16 on a GPU, which moves
-recall by 0.001-0.003; here every comparison is decided in float64.
+recall by 0.001-0.003; by default every comparison is decided in float64 here, and ``"adm_fp16"`` imitates ADM.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+import torch
+from jaxtyping import Bool, Float, Int
 
-from reals.runtime import interrupt
+from reals.evaluation.adm_distances import adm_membership
+from reals.evaluation.manifold import Advance, Balls, Space, tiles, within
 from reals.runtime.progress import progress
 
 NEIGHBOURS = 3
 """``k`` of the paper and of the ADM evaluator; the item itself is not counted."""
 
-_BLOCK = 1024
-# The expansion |u|² - 2uv + |v|² is off by a few roundings of |u|² + |v|²; pairs closer to the radius than this bound
-# are decided by summing squared differences, which is exact for ties and equal items.
-_ROUNDING = 1e-12
+COVERAGE_NEIGHBOURS = 5
+"""``k`` of density and coverage (Naeem et al., 2020)."""
+
+Arithmetic = Literal["exact", "adm_fp16"]
+"""``exact``: every comparison as in float64. ``adm_fp16``: distances rounded to float16 where ADM rounds them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,70 +48,94 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    reference: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"], *, neighbours: int = NEIGHBOURS
+    reference: Float[np.ndarray, "n d"],
+    samples: Float[np.ndarray, "m d"],
+    *,
+    neighbours: int = NEIGHBOURS,
+    arithmetic: Arithmetic = "exact",
+    device: torch.device | str = "cpu",
 ) -> PrecisionRecall:
-    """Measure which samples lie in the reference's manifold and the reverse; memory is one block of rows.
+    """Measure which samples lie in the reference's manifold and the reverse; memory is a few tiles of distances.
 
     Raises:
-        ValueError: a set has no more than ``neighbours`` items.
+        ValueError: a set has no more than ``neighbours`` items, or a feature that is not finite.
     """
+    _check(reference, samples, neighbours)
+    with progress("Precision and recall", 2 * len(reference) + len(samples), "rows") as shown:
+        if arithmetic == "adm_fp16":
+            return PrecisionRecall(*adm_membership(reference, samples, neighbours, device, shown.advance))
+        return _exact(reference, samples, neighbours, Space.around(reference, device), shown.advance)
+
+
+def _check(reference: np.ndarray, samples: np.ndarray, neighbours: int) -> None:
     for name, items in (("reference", reference), ("samples", samples)):
         if len(items) <= neighbours:
             raise ValueError(f"{name}: {len(items)} items have no {neighbours}-th nearest neighbour")
-    # Distances do not change under a common shift, and rounding errors shrink with the norms.
-    origin = reference.astype(np.float64).mean(0)
-    a, b = (np.ascontiguousarray(items.astype(np.float64) - origin) for items in (reference, samples))
-    with progress("Precision and recall", 2 * (len(a) + len(b)), "rows") as shown:
-        radius_a = _radii(a, neighbours, shown.advance)
-        radius_b = _radii(b, neighbours, shown.advance)
-        sample_inside = _inside(b, a, radius_a, shown.advance)
-        reference_inside = _inside(a, b, radius_b, shown.advance)
-    return PrecisionRecall(sample_inside, reference_inside)
+        if not np.isfinite(items.sum(axis=0, dtype=np.float64)).all():
+            raise ValueError(f"{name}: features are not finite: the network or the images are broken")
 
 
-def _squared_distances(rows: np.ndarray, others: np.ndarray, other_norms: np.ndarray) -> np.ndarray:
-    norms = np.einsum("ij,ij->i", rows, rows)
-    distances = rows @ others.T
-    distances *= -2.0
-    distances += norms[:, None]
-    distances += other_norms
-    return distances
+def _exact(
+    reference: np.ndarray, samples: np.ndarray, neighbours: int, space: Space, advance: Advance
+) -> PrecisionRecall:
+    reference_balls = Balls.of(reference, neighbours, space, advance)
+    sample_balls = Balls.of(samples, neighbours, space, advance)
+    reference_inside = torch.zeros(len(reference), dtype=torch.bool, device=space.device)
+    sample_inside = torch.zeros(len(samples), dtype=torch.bool, device=space.device)
+    # One pass of distances answers both questions.
+    for tile in tiles(reference, samples, space, advance):
+        known = reference_inside[tile.rows]
+        found = within(tile, sample_balls, reference, samples, around_items=False, answered=known)
+        known |= found.any(dim=1)
+        known = sample_inside[tile.columns]
+        found = within(tile, reference_balls, reference, samples, around_items=True, answered=known)
+        known |= found.any(dim=0)
+    return PrecisionRecall(sample_inside.cpu().numpy(), reference_inside.cpu().numpy())
 
 
-def _radii(items: np.ndarray, neighbours: int, advance: Callable[[int], None]) -> np.ndarray:
-    """Return each item's squared distance to its ``neighbours``-th nearest other item."""
-    norms = np.einsum("ij,ij->i", items, items)
-    # A few candidates more than needed, so that rounding in the expansion cannot lose the true neighbour.
-    candidates = min(neighbours + 5, len(items) - 1)
-    radii = np.empty(len(items))
-    for start in range(0, len(items), _BLOCK):
-        interrupt.stop_if_requested("while measuring precision and recall")
-        block = items[start : start + _BLOCK]
-        distances = _squared_distances(block, items, norms)
-        distances[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
-        nearest = np.argpartition(distances, candidates - 1, axis=1)[:, :candidates]
-        exact = np.square(items[nearest] - block[:, None]).sum(axis=2)
-        radii[start : start + len(block)] = np.sort(exact, axis=1)[:, neighbours - 1]
-        advance(len(block))
-    return radii
+@dataclass(frozen=True, eq=False)
+class DensityCoverage:
+    """Per item, so that the bootstrap resamples items while the reference's balls stay fixed."""
+
+    balls: Int[np.ndarray, " samples"]
+    """In how many of the reference's balls each sample lies."""
+    covered: Bool[np.ndarray, " reference"]
+    """Whether each reference item's ball holds a sample; its mean is coverage."""
+    neighbours: int
+
+    @property
+    def density(self) -> float:
+        """Balls around a sample over ``neighbours``: about 1 where samples are as dense as the reference."""
+        return float(self.balls.mean()) / self.neighbours
+
+    @property
+    def coverage(self) -> float:
+        """Share of the reference that has a sample nearby."""
+        return float(self.covered.mean())
 
 
-def _inside(items: np.ndarray, centres: np.ndarray, radii: np.ndarray, advance: Callable[[int], None]) -> np.ndarray:
-    """Return whether each item is in a ball around a centre: squared distance <= squared radius."""
-    norms = np.einsum("ij,ij->i", centres, centres)
-    largest = norms.max()
-    inside = np.zeros(len(items), dtype=bool)
-    for start in range(0, len(items), _BLOCK):
-        interrupt.stop_if_requested("while measuring precision and recall")
-        block = items[start : start + _BLOCK]
-        excess = _squared_distances(block, centres, norms)
-        excess -= radii
-        tolerance = _ROUNDING * (np.square(block).sum(axis=1, keepdims=True) + largest)
-        found = (excess < -tolerance).any(axis=1)
-        rows, columns = np.nonzero((excess <= tolerance) & ~found[:, None])
-        for row, column in zip(rows, columns, strict=True):
-            if not found[row]:
-                found[row] = np.square(centres[column] - block[row]).sum() <= radii[column]
-        inside[start : start + len(block)] = found
-        advance(len(block))
-    return inside
+def density_coverage(
+    reference: Float[np.ndarray, "n d"],
+    samples: Float[np.ndarray, "m d"],
+    *,
+    neighbours: int = COVERAGE_NEIGHBOURS,
+    device: torch.device | str = "cpu",
+) -> DensityCoverage:
+    """Measure density and coverage (Naeem et al., 2020, equations 5 and 7), robust to outliers where precision is not.
+
+    Only the reference has balls, so a sample far away cannot raise a score. Comparisons are exact, ties inside.
+
+    Raises:
+        ValueError: a set has no more than ``neighbours`` items, or a feature that is not finite.
+    """
+    _check(reference, samples, neighbours)
+    space = Space.around(reference, device)
+    with progress("Density and coverage", 2 * len(reference), "rows") as shown:
+        reference_balls = Balls.of(reference, neighbours, space, shown.advance)
+        covered = torch.zeros(len(reference), dtype=torch.bool, device=space.device)
+        balls = torch.zeros(len(samples), dtype=torch.int64, device=space.device)
+        for tile in tiles(reference, samples, space, shown.advance):
+            inside = within(tile, reference_balls, reference, samples, around_items=True)
+            covered[tile.rows] |= inside.any(dim=1)
+            balls[tile.columns] += inside.sum(dim=0)
+    return DensityCoverage(balls.cpu().numpy(), covered.cpu().numpy(), neighbours)

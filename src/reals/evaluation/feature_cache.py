@@ -1,0 +1,48 @@
+"""Features of sets of images, kept under the hash of the pixels and of the network, and computed once."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from reals.evaluation.image_sets import ImageSet
+from reals.evaluation.networks import FeatureNetwork, extract
+from reals.runtime.io import atomic_path
+from reals.runtime.progress import say
+
+BATCH_SIZE = 128
+
+
+def features_of(
+    images: ImageSet, network: FeatureNetwork, cache: Path | None = None, *, batch_size: int = BATCH_SIZE
+) -> Float[np.ndarray, "n d"]:
+    """Return the features of a set, from the directory ``cache`` if they are there; images pass in blocks.
+
+    With a cache, a set that is not in it is read twice: once for its hash. A file that is not what its name says, cut
+    short by a full disk for example, is replaced.
+
+    Raises:
+        UserError: an image is broken or of another size than the first.
+        Interrupted: a signal asked the process to stop.
+    """
+    if cache is None:
+        return extract(network, images.blocks(batch_size), total=len(images), batch_size=batch_size)
+    identity = "\x1f".join((network.name, network.fingerprint, network.resize, images.fingerprint()))
+    path = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
+    known = _read(path, (len(images), network.dimension))
+    if known is not None:
+        say(f"{images.location}: features of {network.name} taken from {path}")
+        return known
+    features = extract(network, images.blocks(batch_size), total=len(images), batch_size=batch_size)
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, features, allow_pickle=False)
+    return features
+
+
+def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    try:
+        features = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return features if features.shape == shape and features.dtype == np.float32 else None

@@ -1,0 +1,144 @@
+"""From the features of a reference and of samples to named metrics with intervals."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from reals.evaluation.bootstrap import REPLICATES, Estimate, linearised_estimate, mean_estimate
+from reals.evaluation.frechet import GaussianStatistics, frechet_distance, frechet_influence, gaussian_statistics
+from reals.evaluation.inception import InceptionFeatures, pool_features, spatial_features
+from reals.evaluation.networks import FeatureNetwork
+from reals.evaluation.precision_recall import Arithmetic, precision_recall
+from reals.evaluation.stored import StoredStatistics
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "inception_score": True,
+    "fid": False,
+    "sfid": False,
+    "fd": False,
+    "precision": True,
+    "recall": True,
+    "kid": False,
+    "kd": False,
+    "density": True,
+    "coverage": True,
+    "fid_infinity": False,
+    "fd_infinity": False,
+    "cmmd": False,
+    "psnr": True,
+    "ssim": True,
+    "lpips": False,
+    "rfid": False,
+    "rfd": False,
+}
+"""By the part of a metric's name before the network's."""
+
+
+@dataclass(frozen=True, eq=False)
+class Gaussian:
+    """What a Fréchet distance needs of one set."""
+
+    statistics: GaussianStatistics
+    features: Float[np.ndarray, "n d"] | None
+    """The items behind the statistics, which intervals resample; None for statistics from a file."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """A set of images as one network sees it."""
+
+    features: Float[np.ndarray, "n d"]
+    """Of precision, recall and everything else that compares items."""
+    gaussians: Mapping[str, Gaussian]
+    """By the name of the Fréchet distance that they are for."""
+    suffix: str
+    """Behind the names of the other metrics: ``""`` for FID's network, ``"/NETWORK"`` for others."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What decides numbers besides images and networks."""
+
+    replicates: int = REPLICATES
+    """Bootstrap resamples behind the intervals."""
+    seed: int = 0
+    """Of the bootstrap."""
+    arithmetic: Arithmetic = "exact"
+    """Of precision and recall."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    """Where distances are computed."""
+
+
+def judge(features: Float[np.ndarray, "n d"], network: FeatureNetwork) -> Judged:
+    """Fit what a network other than FID's makes of a set.
+
+    Raises:
+        ValueError: fewer than two images, or a feature that is not finite.
+    """
+    gaussian = Gaussian(gaussian_statistics(features), features)
+    return Judged(features, {f"fd/{network.name}": gaussian}, f"/{network.name}")
+
+
+def judge_by_inception(features: Float[np.ndarray, "n 4071"], stored: StoredStatistics | None) -> Judged:
+    """Fit what FID's network makes of a set; stored statistics replace computed ones, as in the ADM evaluator.
+
+    Raises:
+        ValueError: fewer than two images, or a feature that is not finite.
+    """
+    pool, spatial = pool_features(features), spatial_features(features)
+    if stored is None:
+        gaussians = {"fid": Gaussian(gaussian_statistics(pool), pool)}
+        gaussians["sfid"] = Gaussian(gaussian_statistics(spatial), spatial)
+    else:
+        gaussians = {"fid": Gaussian(stored.pool, None)}
+        if stored.spatial is not None:
+            gaussians["sfid"] = Gaussian(stored.spatial, None)
+    return Judged(pool, gaussians, "")
+
+
+def measure(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
+    """Return Fréchet distances, precision and recall of samples against a reference judged by the same network."""
+    estimates = {
+        name: frechet_with_interval(reference.gaussians[name], gaussian, settings)
+        for name, gaussian in samples.gaussians.items()
+        if name in reference.gaussians
+    }
+    manifolds = precision_recall(
+        reference.features, samples.features, arithmetic=settings.arithmetic, device=settings.device
+    )
+    for name, inside, role in (
+        ("precision", manifolds.sample_inside, "samples"),
+        ("recall", manifolds.reference_inside, "reference"),
+    ):
+        estimates[name + samples.suffix] = mean_estimate(
+            inside, replicates=settings.replicates, role=role, seed=settings.seed
+        )
+    return estimates
+
+
+def measure_by_inception(
+    reference: Judged, samples: Judged, network: InceptionFeatures, settings: Settings
+) -> dict[str, Estimate]:
+    """Return the five metrics of the ADM evaluator in its order; without sFID where a file has no statistics for it."""
+    score, influence = network.score(samples.features)
+    estimate = linearised_estimate(score, {"samples": influence}, replicates=settings.replicates, seed=settings.seed)
+    return {"inception_score": estimate, **measure(reference, samples, settings)}
+
+
+def frechet_with_interval(reference: Gaussian, samples: Gaussian, settings: Settings) -> Estimate:
+    """Return a Fréchet distance; its interval resamples the items of both sets, as far as they are known."""
+    a, b = reference.statistics, samples.statistics
+    influences = {
+        role: frechet_influence(own.statistics, other.statistics, own.features)
+        for role, own, other in (("reference", reference, samples), ("samples", samples, reference))
+        if own.features is not None
+    }
+    return linearised_estimate(frechet_distance(a, b), influences, replicates=settings.replicates, seed=settings.seed)
+
+
+def higher_is_better(name: str) -> bool:
+    """Return which direction of a metric is better."""
+    return HIGHER_IS_BETTER[name.split("/")[0]]
