@@ -16,6 +16,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("reals.cli.stages:train", "stage 2: train a diffusion transformer on cached latents"),
     "sample": ("reals.cli.stages:sample", "generate images into an .npz and a picture"),
     "evaluate": ("reals.cli.measures:evaluate", "distances and scores between two sets of images"),
+    "verify": ("reals.cli.measures:verify", "whether the numbers of two evaluations may be compared, and why not"),
     "export": (
         "reals.cli.exchange:export",
         "an autoencoder or a generator for other programs",
