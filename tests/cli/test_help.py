@@ -30,7 +30,7 @@ def test_the_overview_imports_nothing_heavy() -> None:
     assert imported_by("--help") == set()
 
 
-@pytest.mark.parametrize("verb", ["report", "evaluate", "export", "import", "push", "pull"])
+@pytest.mark.parametrize("verb", ["report", "evaluate", "verify", "export", "import", "push", "pull"])
 def test_help_of_what_needs_no_recipe_imports_nothing_heavy(verb: str) -> None:
     assert imported_by(verb, "--help") == set()
 
@@ -68,6 +68,7 @@ FLAGS = {
     "pull": ("REPO_ID", "--out", "--revision"),
     "analyze": ("DIR", "--data", "--out", "--encoder", "--images"),
     "report": ("DIR",),
+    "verify": ("A", "B"),
 }
 
 
