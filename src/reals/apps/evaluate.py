@@ -83,20 +83,18 @@ def evaluate(
 ) -> dict[str, Any]:
     """Compare samples with a reference; both are a folder, a zip of images, or a ``.npz`` in ADM's layout.
 
-    Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}, "sha256": ...}`` and writes
-    it as JSON to ``output`` if given. Intervals are 95 % bootstrap intervals over the images of both sets.
-
-    With :class:`InceptionFeatures` as ``network`` the metrics are the ADM evaluator's: ``inception_score``, ``fid``,
+    Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}, "sha256": ...}``. With
+    :class:`InceptionFeatures` as ``network`` the metrics are the ADM evaluator's: ``inception_score``, ``fid``,
     ``sfid``, ``precision`` and ``recall``, and statistics stored in a file replace computed ones. With any other
     network, EfficientNet-Lite0 unless given, they are ``fd/NETWORK``, ``precision/NETWORK`` and ``recall/NETWORK``.
 
     Args:
         reference: what samples should look like.
         samples: what is judged.
-        output: where to write the result.
+        output: where to write the result as JSON.
         baseline: other samples; the result then has ``baseline``: their metrics and the differences to ``samples``.
         seed: of the bootstrap.
-        replicates: of the bootstrap.
+        replicates: of the bootstrap, behind the 95 % intervals over the images of both sets.
         network: whose features are compared.
         arithmetic: of precision and recall.
         labels: how the samples' classes were chosen, for the protocol; read from the samples' card unless given.
@@ -109,18 +107,7 @@ def evaluate(
             that are not finite.
         Interrupted: a signal asked the process to stop; nothing is written.
     """
-    if replicates < 2:
-        raise UserError(f"--replicates {replicates}: an interval needs at least 2")
-    sets = {"reference": open_images(reference), "samples": open_images(samples)}
-    if baseline is not None:
-        sets["baseline"] = open_images(baseline)
-    _check(sets)
-    first = sets["reference"]
-    network = lite_features(min(first.height, first.width), device) if network is None else network
     extras = Extras() if extras is None else extras
-    if extras.reconstructions:
-        for role in sets.keys() - {"reference"}:
-            check_pairs(first, sets[role])
     settings = Settings(
         replicates=replicates,
         seed=seed,
@@ -128,6 +115,36 @@ def evaluate(
         paired=extras.reconstructions,
         device=torch.device(device),
     )
+    locations = {"reference": reference, "samples": samples} | ({} if baseline is None else {"baseline": baseline})
+    sets = _open(locations, settings)
+    if network is None:
+        network = lite_features(min(sets["reference"].height, sets["reference"].width), device)
+    labels = _labels(samples) if labels is None else labels
+    result = seal(_evaluate(sets, network, settings, extras, cache, labels))
+    if output is not None:
+        write_json(output, result)
+    return result
+
+
+def _open(locations: Mapping[str, str], settings: Settings) -> dict[str, ImageSet]:
+    if settings.replicates < 2:
+        raise UserError(f"--replicates {settings.replicates}: an interval needs at least 2")
+    sets = {role: open_images(location) for role, location in locations.items()}
+    _check(sets)
+    if settings.paired:
+        for role in sets.keys() - {"reference"}:
+            check_pairs(sets["reference"], sets[role])
+    return sets
+
+
+def _evaluate(
+    sets: Mapping[str, ImageSet],
+    network: FeatureNetwork,
+    settings: Settings,
+    extras: Extras,
+    cache: Path | None,
+    labels: str,
+) -> dict[str, Any]:
     subjects = {role: _subject(images, network, cache) for role, images in sets.items()}
     warnings = _warnings(subjects, network)
     arms: dict[str, dict[str, Estimate]] = {}
@@ -138,21 +155,16 @@ def evaluate(
     sections = _sections(subjects, arms, settings, extras)
     for warning in warnings:
         say(f"warning: {warning}")
-    others = (
-        {"more_networks": {other.name: describe_network(other) for other in extras.others}} if extras.others else {}
-    )
     protocol = {
         **{role: describe_images(subject.images, subject.stored) for role, subject in subjects.items()},
-        "labels": _labels(samples) if labels is None else labels,
+        "labels": labels,
         "network": describe_network(network),
-        **others,
+        "more_networks": {other.name: describe_network(other) for other in extras.others},
+        **({} if extras.lpips is None else {"lpips_sha256": extras.lpips.fingerprint}),
         **describe_method(settings),
         **({} if isinstance(network, InceptionFeatures) else {"not_reported": NO_FID}),
     }
-    result = seal({**_result(arms, warnings, protocol), **sections})
-    if output is not None:
-        write_json(output, result)
-    return result
+    return {**_result(arms, warnings, protocol), **sections}
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ _SCORE = f"ADM: chunks of {CHUNK} in stored order, no bias, plain mean over chun
 _INTERVALS = "bootstrap over the images of both sets (of those whose statistics are not stored), linearised"
 _NEEDS_REFERENCE_STATISTICS = ("fid", "sfid", "fd", "rfid", "rsfid", "rfd", "fid_infinity", "fd_infinity")
 _NEEDS_NO_REFERENCE = ("inception_score",)
-_NEEDS_NO_NETWORK = ("psnr", "ssim")
+_NEEDS_NO_NETWORK = ("psnr", "ssim", "lpips")
 _ROUNDED_DISTANCES = ("precision", "recall")
 
 
@@ -147,6 +147,8 @@ def _reasons(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
         ]
     elif kind not in _NEEDS_NO_REFERENCE:
         facts.append(("reference's images", _get(one, "reference", "sha256"), _get(other, "reference", "sha256")))
+    if kind == "lpips":
+        facts.append(("LPIPS's weights", one.get("lpips_sha256"), other.get("lpips_sha256")))
     if kind in _ROUNDED_DISTANCES:
         facts.append(("precision and recall", one.get("precision_recall"), other.get("precision_recall")))
     if kind == "inception_score":
