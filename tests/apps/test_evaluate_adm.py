@@ -264,7 +264,7 @@ def test_arguments_that_do_not_go_together(
 def test_a_batch_of_images_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from reals.evaluation import image_sets
 
-    np.savez(tmp_path / "many.npz", arr_0=_images(600, 0))
+    np.savez(tmp_path / "many.npz", arr_0=_images(260, 0))
     largest = 0
     own = image_sets._exactly
 

@@ -1,14 +1,19 @@
 """``reals evaluate``: how far a set of samples is from a reference set, with intervals and the protocol used."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from reals.apps.grid import image_grid, save_png
 from reals.evaluation.bootstrap import REPLICATES, Estimate, compare
+from reals.evaluation.extras import clip_distance, copied_share, kernel_distance, more_estimates, per_class_distances
 from reals.evaluation.feature_cache import features_of
+from reals.evaluation.foundation import ClipFeatures, DinoFeatures
 from reals.evaluation.image_sets import ImageSet, open_images
 from reals.evaluation.inception import InceptionFeatures
 from reals.evaluation.measures import (
@@ -20,7 +25,9 @@ from reals.evaluation.measures import (
     measure,
     measure_by_inception,
 )
+from reals.evaluation.memorisation import NearestTraining, nearest_training
 from reals.evaluation.networks import FeatureNetwork, lite_features
+from reals.evaluation.paired import ImageDistance, check_pairs, paired_estimates
 from reals.evaluation.precision_recall import NEIGHBOURS, Arithmetic
 from reals.evaluation.protocol import describe_images, describe_method, describe_network, one_line, seal
 from reals.evaluation.stored import StoredStatistics, stored_statistics
@@ -32,10 +39,31 @@ from reals.runtime.progress import say
 COMFORTABLE_COUNT = 10_000
 """Below this many images, Fréchet distances depend visibly on the number of images."""
 
+_SUSPECTS = 24
+_PAIRS_PER_ROW = 4
+
 NO_FID = (
     "fid, sfid and inception score need the weights of the 2015 FID Inception network (--inception); fd/NETWORK is a "
     "Fréchet distance in another network's features and cannot be compared with published FIDs"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """Measures beyond the usual ones."""
+
+    more: bool = False
+    """``kid`` or ``kd/NETWORK``, ``density``, ``coverage`` and ``fid_infinity`` or ``fd_infinity/NETWORK``."""
+    per_class: bool = False
+    """The Fréchet distance of each class, as the result's ``per_class``."""
+    nearest: Path | None = None
+    """A picture of the samples that look most like copies of reference images, beside those; also ``copied``."""
+    reconstructions: bool = False
+    """Samples are reconstructions of the reference's images, in the same order: ``psnr``, ``ssim``, ``rfid``."""
+    lpips: ImageDistance | None = None
+    """Adds ``lpips`` to reconstructions."""
+    others: tuple[DinoFeatures | ClipFeatures, ...] = ()
+    """DINOv2 adds ``fd/…``, ``kd/…``, ``precision/…`` and ``recall/…``; CLIP adds ``cmmd/…``."""
 
 
 def evaluate(
@@ -50,28 +78,28 @@ def evaluate(
     arithmetic: Arithmetic = "exact",
     labels: str | None = None,
     cache: Path | None = None,
+    extras: Extras | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
     """Compare samples with a reference; both are a folder, a zip of images, or a ``.npz`` in ADM's layout.
 
-    Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}, "sha256": ...}`` and writes
-    it as JSON to ``output`` if given. Intervals are 95 % bootstrap intervals over the images of both sets.
-
-    With :class:`InceptionFeatures` as ``network`` the metrics are the ADM evaluator's: ``inception_score``, ``fid``,
+    Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}, "sha256": ...}``. With
+    :class:`InceptionFeatures` as ``network`` the metrics are the ADM evaluator's: ``inception_score``, ``fid``,
     ``sfid``, ``precision`` and ``recall``, and statistics stored in a file replace computed ones. With any other
     network, EfficientNet-Lite0 unless given, they are ``fd/NETWORK``, ``precision/NETWORK`` and ``recall/NETWORK``.
 
     Args:
         reference: what samples should look like.
         samples: what is judged.
-        output: where to write the result.
+        output: where to write the result as JSON.
         baseline: other samples; the result then has ``baseline``: their metrics and the differences to ``samples``.
         seed: of the bootstrap.
-        replicates: of the bootstrap.
+        replicates: of the bootstrap, behind the 95 % intervals over the images of both sets.
         network: whose features are compared.
         arithmetic: of precision and recall.
         labels: how the samples' classes were chosen, for the protocol; read from the samples' card unless given.
         cache: a directory that keeps features; None computes them anew.
+        extras: what to measure besides.
         device: where distances are computed, and where the default network runs.
 
     Raises:
@@ -79,31 +107,64 @@ def evaluate(
             that are not finite.
         Interrupted: a signal asked the process to stop; nothing is written.
     """
-    if replicates < 2:
-        raise UserError(f"--replicates {replicates}: an interval needs at least 2")
-    sets = {"reference": open_images(reference), "samples": open_images(samples)}
-    if baseline is not None:
-        sets["baseline"] = open_images(baseline)
+    extras = Extras() if extras is None else extras
+    settings = Settings(
+        replicates=replicates,
+        seed=seed,
+        arithmetic=arithmetic,
+        paired=extras.reconstructions,
+        device=torch.device(device),
+    )
+    locations = {"reference": reference, "samples": samples} | ({} if baseline is None else {"baseline": baseline})
+    sets = _open(locations, settings)
+    if network is None:
+        network = lite_features(min(sets["reference"].height, sets["reference"].width), device)
+    labels = _labels(samples) if labels is None else labels
+    result = seal(_evaluate(sets, network, settings, extras, cache, labels))
+    if output is not None:
+        write_json(output, result)
+    return result
+
+
+def _open(locations: Mapping[str, str], settings: Settings) -> dict[str, ImageSet]:
+    if settings.replicates < 2:
+        raise UserError(f"--replicates {settings.replicates}: an interval needs at least 2")
+    sets = {role: open_images(location) for role, location in locations.items()}
     _check(sets)
-    first = sets["reference"]
-    network = lite_features(min(first.height, first.width), device) if network is None else network
-    settings = Settings(replicates=replicates, seed=seed, arithmetic=arithmetic, device=torch.device(device))
+    if settings.paired:
+        for role in sets.keys() - {"reference"}:
+            check_pairs(sets["reference"], sets[role])
+    return sets
+
+
+def _evaluate(
+    sets: Mapping[str, ImageSet],
+    network: FeatureNetwork,
+    settings: Settings,
+    extras: Extras,
+    cache: Path | None,
+    labels: str,
+) -> dict[str, Any]:
     subjects = {role: _subject(images, network, cache) for role, images in sets.items()}
     warnings = _warnings(subjects, network)
+    arms: dict[str, dict[str, Estimate]] = {}
+    for role in subjects:
+        if role != "reference":
+            arms[role], found = _measure(subjects, role, network, settings, extras, cache)
+            warnings += [f"{role}: {warning}" for warning in found]
+    sections = _sections(subjects, arms, settings, extras)
     for warning in warnings:
         say(f"warning: {warning}")
     protocol = {
         **{role: describe_images(subject.images, subject.stored) for role, subject in subjects.items()},
-        "labels": _labels(samples) if labels is None else labels,
+        "labels": labels,
         "network": describe_network(network),
+        "more_networks": {other.name: describe_network(other) for other in extras.others},
+        **({} if extras.lpips is None else {"lpips_sha256": extras.lpips.fingerprint}),
         **describe_method(settings),
         **({} if isinstance(network, InceptionFeatures) else {"not_reported": NO_FID}),
     }
-    arms = {role: _measure(subjects, role, network, settings) for role in subjects if role != "reference"}
-    result = seal(_result(arms, warnings, protocol))
-    if output is not None:
-        write_json(output, result)
-    return result
+    return {**_result(arms, warnings, protocol), **sections}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,15 +187,80 @@ def _subject(images: ImageSet, network: FeatureNetwork, cache: Path | None) -> _
 
 
 def _measure(
-    subjects: Mapping[str, _Subject], role: str, network: FeatureNetwork, settings: Settings
-) -> dict[str, Estimate]:
-    reference, samples = subjects["reference"].judged, subjects[role].judged
+    subjects: Mapping[str, _Subject],
+    role: str,
+    network: FeatureNetwork,
+    settings: Settings,
+    extras: Extras,
+    cache: Path | None,
+) -> tuple[dict[str, Estimate], list[str]]:
+    """Return the metrics of one arm, and warnings."""
+    reference, samples = subjects["reference"], subjects[role]
+    warnings: list[str] = []
     try:
         if isinstance(network, InceptionFeatures):
-            return measure_by_inception(reference, samples, network, settings)
-        return measure(reference, samples, settings)
+            estimates = measure_by_inception(reference.judged, samples.judged, network, settings)
+        else:
+            estimates = measure(reference.judged, samples.judged, settings)
+        if extras.more:
+            found, warnings = more_estimates(reference.judged, samples.judged, estimates, settings)
+            estimates |= found
+        for other in extras.others:
+            estimates |= _by_another(reference.images, samples.images, other, settings, cache)
     except ValueError as error:
-        raise UserError(f"{subjects[role].images.location}: {error}") from None
+        raise UserError(f"{samples.images.location}: {error}") from None
+    if extras.reconstructions:
+        found, more = paired_estimates(reference.images, samples.images, extras.lpips, settings)
+        renamed = {re.sub(r"^(s?fid|fd)\b|^(fid|fd)(?=_)", r"r\g<0>", name): value for name, value in estimates.items()}
+        estimates, warnings = found | renamed, warnings + more
+    return estimates, warnings
+
+
+def _by_another(
+    reference: ImageSet,
+    samples: ImageSet,
+    network: DinoFeatures | ClipFeatures,
+    settings: Settings,
+    cache: Path | None,
+) -> dict[str, Estimate]:
+    features = [features_of(images, network, cache) for images in (reference, samples)]
+    if isinstance(network, ClipFeatures):
+        return clip_distance(features[0], features[1], network.name, settings)
+    judged = [judge(some, network) for some in features]
+    return {**measure(judged[0], judged[1], settings), **kernel_distance(judged[0], judged[1], settings)}
+
+
+def _sections(
+    subjects: Mapping[str, _Subject],
+    arms: dict[str, dict[str, Estimate]],
+    settings: Settings,
+    extras: Extras,
+) -> dict[str, Any]:
+    """Return what is no single number, and add what is to the samples' metrics."""
+    reference, samples = subjects["reference"], subjects["samples"]
+    sections: dict[str, Any] = {}
+    if extras.per_class:
+        labels = [_classes(subject.images) for subject in (reference, samples)]
+        sections["per_class"] = per_class_distances(reference.judged, samples.judged, *labels)
+    if extras.nearest is not None:
+        found = nearest_training(reference.judged.features, samples.judged.features, settings.device)
+        arms["samples"] |= copied_share(found, samples.judged.suffix, settings)
+        _save_nearest(extras.nearest, reference.images, samples.images, found)
+    return sections
+
+
+def _classes(images: ImageSet) -> np.ndarray:
+    labels = images.labels()
+    if labels is None:
+        raise UserError(f"{images.location}: has no classes for --per-class; give labelled images")
+    return labels
+
+
+def _save_nearest(path: Path, training: ImageSet, samples: ImageSet, found: NearestTraining) -> None:
+    """Save a picture: rows of suspects, each followed by the training image nearest to it."""
+    suspects = found.nearest_first(_SUSPECTS)
+    pairs = np.stack([samples.take(suspects), training.take(found.index[suspects])], axis=1)
+    save_png(path, image_grid(pairs.reshape(-1, *pairs.shape[2:]), 2 * _PAIRS_PER_ROW))
 
 
 def _check(sets: Mapping[str, ImageSet]) -> None:

@@ -14,6 +14,7 @@ from reals.runtime.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from reals.apps.evaluate import Extras
     from reals.evaluation.inception import InceptionFeatures
 
 _NOT_COMPARABLE_EXIT_CODE = 1
@@ -42,6 +43,20 @@ class EvaluateArguments:
     """How the samples' classes were chosen, for the protocol; by default what lies beside them says."""
     cache: bool = True
     """Keep the features of downloaded networks under the hash of the images, and reuse them."""
+    more: bool = False
+    """Also measure KID, density, coverage and the Fréchet distance extrapolated to infinitely many samples."""
+    per_class: bool = False
+    """Also measure the Fréchet distance of each class, of labelled sets; into --out."""
+    nearest: Path | None = None
+    """Also save a picture of the samples that look most like copies of REFERENCE's images, beside those images."""
+    reconstructions: bool = False
+    """SAMPLES are reconstructions of REFERENCE's images, in the same order: also measure PSNR and SSIM."""
+    lpips: str | None = None
+    """Of --reconstructions: VGG16's ImageNet weights under torchvision's names, to measure LPIPS as well."""
+    dinov2: str | None = None
+    """Also compare in the features of this DINOv2 model: a directory or a hub id."""
+    clip: str | None = None
+    """Also measure CMMD with this CLIP model: a directory, or a hub id such as openai/clip-vit-large-patch14-336."""
     make_reference: tuple[str, Path] | None = None
     """DATA OUT.npz: instead, write a reference batch of a set of photos, which the ADM evaluator reads as well."""
     size: int = 256
@@ -90,6 +105,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     if parsed.out is not None:
         refuse_file(parsed.out.parent)
     network = None if parsed.inception is None else _inception(parsed, device)
+    downloaded = any((parsed.inception, parsed.dinov2, parsed.clip))
     result = measure(
         parsed.reference,
         parsed.samples,
@@ -99,9 +115,10 @@ def evaluate(arguments: Sequence[str]) -> None:
         replicates=parsed.replicates,
         network=network,
         arithmetic=parsed.arithmetic,
+        extras=_extras(parsed, device),
         labels=parsed.labels,
-        # The features of the network that comes with this program cost less than keeping them.
-        cache=cache_directory() / "features" if parsed.cache and network is not None else None,
+        # The features of the network that comes with this program are hardly worth keeping.
+        cache=cache_directory() / "features" if parsed.cache and downloaded else None,
         device=device,
     )
     sys.stdout.write(render(result) + "\n")
@@ -114,6 +131,24 @@ def _inception(parsed: EvaluateArguments, device: "torch.device") -> "InceptionF
     location = INCEPTION_URL if parsed.inception in (None, "published") else parsed.inception
     known: dict[str, str | None] = {"published": INCEPTION_SHA256, "any": None}
     return inception_features(location, known.get(parsed.inception_sha256, parsed.inception_sha256), device)
+
+
+def _extras(parsed: EvaluateArguments, device: "torch.device") -> "Extras":
+    from reals.apps.evaluate import Extras
+    from reals.evaluation.foundation import clip_features, dino_features
+    from reals.models.lpips import Lpips
+
+    if parsed.lpips is not None and not parsed.reconstructions:
+        raise UserError("evaluate: --lpips compares images with their reconstructions; give --reconstructions True")
+    loaders = ((parsed.dinov2, dino_features), (parsed.clip, clip_features))
+    return Extras(
+        more=parsed.more,
+        per_class=parsed.per_class,
+        nearest=parsed.nearest,
+        reconstructions=parsed.reconstructions,
+        lpips=None if parsed.lpips is None else Lpips(trunk=parsed.lpips).build(device),
+        others=tuple(load(location, device) for location, load in loaders if location is not None),
+    )
 
 
 def _make_reference(parsed: EvaluateArguments) -> None:

@@ -16,7 +16,10 @@ from reals.data.sources import open_source
 from reals.runtime.errors import UserError
 
 ARRAY = "arr_0"
-"""The one key of ADM's layout: uint8 images ``[n, height, width, 3]``."""
+"""The one key of ADM's layout that is read: uint8 images ``[n, height, width, 3]``."""
+
+LABELS = "arr_1"
+"""Where batches of samples hold their classes: integers ``[n]``."""
 
 
 @runtime_checkable
@@ -46,6 +49,21 @@ class ImageSet(ABC):
     @abstractmethod
     def _read(self, batch: int) -> Iterator[np.ndarray]:
         """Yield uint8 blocks in order."""
+
+    @abstractmethod
+    def labels(self) -> np.ndarray | None:
+        """Return the class of each image, int64 ``[n]``, or None where the set does not say."""
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return some images, uint8 ``[k, height, width, 3]``, in the order asked for; reads up to the last of them."""
+        found: dict[int, np.ndarray] = {}
+        wanted, start = {int(index) for index in indices}, 0
+        for block in self._read(256):
+            found |= {start + row: block[row] for row in range(len(block)) if start + row in wanted}
+            start += len(block)
+            if len(found) == len(wanted):
+                break
+        return np.stack([found[int(index)] for index in indices])
 
     def blocks(self, batch: int) -> Iterator[np.ndarray]:
         """Yield uint8 blocks ``[b, height, width, 3]`` of at most ``batch`` images, in order.
@@ -93,6 +111,10 @@ class FileImages(ImageSet):
     def __len__(self) -> int:
         return len(self._source)
 
+    def labels(self) -> np.ndarray | None:
+        """Return the index of each image's class folder."""
+        return self._source.labels
+
     def _read(self, batch: int) -> Iterator[np.ndarray]:
         for start in range(0, len(self), batch):
             stop = min(start + batch, len(self))
@@ -133,6 +155,17 @@ class NpzImages(ImageSet):
 
     def __len__(self) -> int:
         return self._count
+
+    def labels(self) -> np.ndarray | None:
+        """Return ``arr_1`` where it holds an integer for each image."""
+        try:
+            with np.load(self._path, allow_pickle=False) as archive:
+                labels = archive[LABELS] if LABELS in archive.files else None
+        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+            raise UserError(f"{self._path}: '{LABELS}' cannot be read ({error}); copy or write it again") from None
+        if labels is None or labels.shape != (self._count,) or labels.dtype.kind not in "iu":
+            return None
+        return labels.astype(np.int64)
 
     def _read(self, batch: int) -> Iterator[np.ndarray]:
         with _OpenArray(self._path) as (handle, shape, fortran):

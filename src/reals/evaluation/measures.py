@@ -25,6 +25,7 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "kd": False,
     "density": True,
     "coverage": True,
+    "rsfid": False,
     "fid_infinity": False,
     "fd_infinity": False,
     "cmmd": False,
@@ -32,7 +33,10 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "ssim": True,
     "lpips": False,
     "rfid": False,
+    "rfid_infinity": False,
+    "rfd_infinity": False,
     "rfd": False,
+    "copied": False,
 }
 """By the part of a metric's name before the network's."""
 
@@ -68,8 +72,15 @@ class Settings:
     """Of the bootstrap."""
     arithmetic: Arithmetic = "exact"
     """Of precision and recall."""
+    paired: bool = False
+    """Whether samples are reconstructions of the reference's images, in the same order: both are resampled together."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where distances are computed."""
+
+    @property
+    def reference_role(self) -> str:
+        """In which role the bootstrap resamples the reference."""
+        return "samples" if self.paired else "reference"
 
 
 def judge(features: Float[np.ndarray, "n d"], network: FeatureNetwork) -> Judged:
@@ -111,7 +122,7 @@ def measure(reference: Judged, samples: Judged, settings: Settings) -> dict[str,
     )
     for name, inside, role in (
         ("precision", manifolds.sample_inside, "samples"),
-        ("recall", manifolds.reference_inside, "reference"),
+        ("recall", manifolds.reference_inside, settings.reference_role),
     ):
         estimates[name + samples.suffix] = mean_estimate(
             inside, replicates=settings.replicates, role=role, seed=settings.seed
@@ -131,11 +142,13 @@ def measure_by_inception(
 def frechet_with_interval(reference: Gaussian, samples: Gaussian, settings: Settings) -> Estimate:
     """Return a Fréchet distance; its interval resamples the items of both sets, as far as they are known."""
     a, b = reference.statistics, samples.statistics
-    influences = {
-        role: frechet_influence(own.statistics, other.statistics, own.features)
-        for role, own, other in (("reference", reference, samples), ("samples", samples, reference))
-        if own.features is not None
-    }
+    influences: dict[str, np.ndarray] = {}
+    for role, own, other in ((settings.reference_role, reference, samples), ("samples", samples, reference)):
+        if own.features is not None:
+            # Where images are paired, an image's weight moves the distance on both sides.
+            influences[role] = frechet_influence(own.statistics, other.statistics, own.features) + influences.get(
+                role, 0
+            )
     return linearised_estimate(frechet_distance(a, b), influences, replicates=settings.replicates, seed=settings.seed)
 
 

@@ -23,8 +23,9 @@ DIGEST = "sha256"
 _FRECHET = "means and covariances (divisor n - 1) in float64, symmetric eigenvalue form"
 _SCORE = f"ADM: chunks of {CHUNK} in stored order, no bias, plain mean over chunks"
 _INTERVALS = "bootstrap over the images of both sets (of those whose statistics are not stored), linearised"
-_NEEDS_REFERENCE_STATISTICS = ("fid", "sfid", "fd", "rfid", "rfd")
+_NEEDS_REFERENCE_STATISTICS = ("fid", "sfid", "fd", "rfid", "rsfid", "rfd", "fid_infinity", "fd_infinity")
 _NEEDS_NO_REFERENCE = ("inception_score",)
+_NEEDS_NO_NETWORK = ("psnr", "ssim", "lpips")
 _ROUNDED_DISTANCES = ("precision", "recall")
 
 
@@ -130,10 +131,14 @@ def _reasons(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
         ("size of the images", _get(one, "samples", "size"), _get(other, "samples", "size")),
         ("label protocol", one.get("labels"), other.get("labels")),
     ]
-    facts += [
-        (f"network's {key}", _network(one, network).get(key), _network(other, network).get(key))
-        for key in ("sha256", "resize", "precision")
-    ]
+    facts += (
+        []
+        if kind in _NEEDS_NO_NETWORK
+        else [
+            (f"network's {key}", _network(one, network).get(key), _network(other, network).get(key))
+            for key in ("sha256", "resize", "precision")
+        ]
+    )
     if kind in _NEEDS_REFERENCE_STATISTICS:
         facts += [
             ("reference", _reference(one), _reference(other)),
@@ -142,6 +147,8 @@ def _reasons(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> lis
         ]
     elif kind not in _NEEDS_NO_REFERENCE:
         facts.append(("reference's images", _get(one, "reference", "sha256"), _get(other, "reference", "sha256")))
+    if kind == "lpips":
+        facts.append(("LPIPS's weights", one.get("lpips_sha256"), other.get("lpips_sha256")))
     if kind in _ROUNDED_DISTANCES:
         facts.append(("precision and recall", one.get("precision_recall"), other.get("precision_recall")))
     if kind == "inception_score":

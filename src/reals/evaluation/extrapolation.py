@@ -1,0 +1,56 @@
+"""Fréchet distance extrapolated to infinitely many samples (Chong and Forsyth, 1911.07023).
+
+The distance's bias falls as one over the number of samples: distances of subsets of growing size lie on a line in
+``1 / n``, whose intercept is free of it. The reference stays whole.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from reals.evaluation.bootstrap import Estimate
+from reals.evaluation.frechet import GaussianStatistics, frechet_distance, gaussian_statistics
+from reals.runtime import interrupt
+from reals.runtime.seed import derive_seed
+
+SUBSETS = 15
+"""Points of the line."""
+
+_SMALLEST_SHARE = 0.25
+
+
+def extrapolated_distance(
+    reference: GaussianStatistics, samples: Float[np.ndarray, "n d"], whole: Estimate, *, seed: int = 0
+) -> Estimate:
+    """Return the intercept; its interval has the spread of the distance itself and that of the line's fit.
+
+    Args:
+        reference: what the distance is to.
+        samples: features; the smallest subset, a quarter of them, must be more than their dimensions.
+        whole: the distance of all samples.
+        seed: of the subsets.
+
+    Raises:
+        ValueError: there are too few samples.
+    """
+    count, dimension = samples.shape
+    smallest = int(count * _SMALLEST_SHARE)
+    if smallest <= dimension:
+        raise ValueError(
+            f"extrapolation needs more than {int(dimension / _SMALLEST_SHARE)} samples of {dimension} features, "
+            f"found {count}"
+        )
+    generator = np.random.default_rng(derive_seed("extrapolation", seed, count))
+    # Evenly spaced on the line's axis, so that the small subsets do not decide it alone.
+    sizes = np.round(1 / np.linspace(1 / count, 1 / smallest, SUBSETS)).astype(np.int64)
+    distances = np.empty(SUBSETS)
+    for point, size in enumerate(sizes):
+        interrupt.stop_if_requested("while extrapolating a distance")
+        subset = np.sort(generator.permutation(count)[:size])
+        distances[point] = frechet_distance(reference, gaussian_statistics(samples[subset]))
+    axis = 1.0 / sizes
+    slope, intercept = np.polyfit(axis, distances, 1)
+    residuals = distances - (slope * axis + intercept)
+    spread = np.square(axis - axis.mean()).sum()
+    variance = np.square(residuals).sum() / (SUBSETS - 2) * (1 / SUBSETS + axis.mean() ** 2 / spread)
+    drawn = generator.normal(size=len(whole.replicates)) * variance**0.5
+    return Estimate(float(intercept), intercept + (whole.replicates - whole.value) + drawn)

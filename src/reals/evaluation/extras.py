@@ -1,0 +1,106 @@
+"""Measures beyond the usual five, of sets that a network has judged already."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from reals.evaluation.bootstrap import Estimate, linearised_estimate, mean_estimate
+from reals.evaluation.extrapolation import extrapolated_distance
+from reals.evaluation.frechet import frechet_distance, gaussian_statistics
+from reals.evaluation.kernel_distance import Discrepancy, clip_discrepancy, kernel_inception_distance
+from reals.evaluation.measures import Judged, Settings
+from reals.evaluation.memorisation import NearestTraining
+from reals.evaluation.precision_recall import COVERAGE_NEIGHBOURS, density_coverage
+
+# A covariance of two items is one direction.
+_SMALLEST_CLASS = 2
+
+
+def kernel_distance(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
+    """Return ``kid``; of networks other than FID's, ``kd/NETWORK``."""
+    found = kernel_inception_distance(reference.features, samples.features, settings.device)
+    name = "kid" if samples.suffix == "" else f"kd{samples.suffix}"
+    return {name: _estimate(found, settings)}
+
+
+def clip_distance(
+    reference: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"], network: str, settings: Settings
+) -> dict[str, Estimate]:
+    """Return ``cmmd/NETWORK``."""
+    return {f"cmmd/{network}": _estimate(clip_discrepancy(reference, samples, settings.device), settings)}
+
+
+def copied_share(found: NearestTraining, suffix: str, settings: Settings) -> dict[str, Estimate]:
+    """Return ``copied``: the share of samples nearer to a training image than its own nearest neighbour is."""
+    return {f"copied{suffix}": mean_estimate(found.copied, replicates=settings.replicates, seed=settings.seed)}
+
+
+def _estimate(found: Discrepancy, settings: Settings) -> Estimate:
+    influences = {"samples": found.sample_influence}
+    influences[settings.reference_role] = found.reference_influence + (
+        found.sample_influence if settings.paired else 0.0
+    )
+    return linearised_estimate(found.value, influences, replicates=settings.replicates, seed=settings.seed)
+
+
+def more_estimates(
+    reference: Judged, samples: Judged, known: Mapping[str, Estimate], settings: Settings
+) -> tuple[dict[str, Estimate], list[str]]:
+    """Return the kernel distance, density, coverage and the extrapolated Fréchet distance; and warnings.
+
+    ``known`` are the estimates of :func:`reals.evaluation.measures.measure`.
+    """
+    estimates = kernel_distance(reference, samples, settings)
+    warnings = []
+    if min(len(reference.features), len(samples.features)) <= COVERAGE_NEIGHBOURS:
+        warnings.append(f"density and coverage are not reported: they need more than {COVERAGE_NEIGHBOURS} images")
+    else:
+        estimates |= _density_coverage(reference, samples, settings)
+    name, gaussian = next(iter(samples.gaussians.items()))
+    if gaussian.features is None:
+        return estimates, [*warnings, f"{name} is not extrapolated: the samples' statistics are stored"]
+    kind, slash, network = name.partition("/")
+    try:
+        estimates[f"{kind}_infinity{slash}{network}"] = extrapolated_distance(
+            reference.gaussians[name].statistics, gaussian.features, known[name], seed=settings.seed
+        )
+    except ValueError as error:
+        warnings.append(f"{name} is not extrapolated: {error}")
+    return estimates, warnings
+
+
+def _density_coverage(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
+    found = density_coverage(reference.features, samples.features, device=settings.device)
+    resampling: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
+    balls = found.balls / found.neighbours
+    return {
+        f"density{samples.suffix}": mean_estimate(balls, role="samples", **resampling),
+        f"coverage{samples.suffix}": mean_estimate(found.covered, role=settings.reference_role, **resampling),
+    }
+
+
+def per_class_distances(
+    reference: Judged,
+    samples: Judged,
+    reference_labels: Int[np.ndarray, " n"],
+    sample_labels: Int[np.ndarray, " m"],
+) -> list[dict[str, Any]]:
+    """Return the Fréchet distance of each class of the samples to the same class of the reference, worst first.
+
+    Classes are smaller than a covariance needs, so the numbers rank classes of one evaluation and mean little else.
+    Classes of which either set has fewer than two images are left out.
+    """
+    found = []
+    for label in np.unique(sample_labels):
+        own, other = sample_labels == label, reference_labels == label
+        if min(own.sum(), other.sum()) < _SMALLEST_CLASS:
+            continue
+        distance = frechet_distance(
+            gaussian_statistics(reference.features[other]), gaussian_statistics(samples.features[own])
+        )
+        found.append(
+            {"label": int(label), "distance": distance, "samples": int(own.sum()), "reference": int(other.sum())}
+        )
+    return sorted(found, key=lambda one: -one["distance"])

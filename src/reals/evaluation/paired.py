@@ -1,0 +1,93 @@
+"""Reconstructions against their originals, image by image: PSNR, SSIM and LPIPS of two sets in the same order."""
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from reals.evaluation.bootstrap import Estimate, mean_estimate
+from reals.evaluation.image_sets import ImageSet
+from reals.evaluation.measures import Settings
+from reals.evaluation.reconstruction import psnr, ssim
+from reals.runtime import interrupt
+from reals.runtime.errors import UserError
+from reals.runtime.pixels import to_pixels
+from reals.runtime.progress import progress
+
+_BATCH_SIZE = 64
+_SSIM_WINDOW = 11
+
+
+@runtime_checkable
+class ImageDistance(Protocol):
+    """A distance of pairs of images, such as LPIPS."""
+
+    fingerprint: str
+    """SHA-256 of its weights."""
+
+    def distances(self, images: Float[Tensor, "b 3 h w"], others: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+        """Return the distance of each pair, of pixels in [-1, 1]."""
+        ...
+
+
+def paired_estimates(
+    originals: ImageSet, reconstructions: ImageSet, lpips: ImageDistance | None, settings: Settings
+) -> tuple[dict[str, Estimate], list[str]]:
+    """Return the mean ``psnr``, ``ssim`` and, with its network, ``lpips`` of equally sized sets; and warnings.
+
+    Raises:
+        UserError: the sets have different numbers of images.
+    """
+    check_pairs(originals, reconstructions)
+    parts: dict[str, list[np.ndarray]] = {}
+    with progress("Reconstructions", len(originals), "images") as shown:
+        for images, others in _pairs(originals, reconstructions):
+            interrupt.stop_if_requested("while comparing reconstructions")
+            for name, values in _measure(images, others, lpips, settings.device).items():
+                parts.setdefault(name, []).append(values)
+            shown.advance(len(images))
+    values = {name: np.concatenate(some) for name, some in parts.items()}
+    warnings = []
+    perfect = int(np.isinf(values["psnr"]).sum())
+    if perfect:
+        warnings.append(f"psnr is not reported: {perfect} reconstructions are perfect, and theirs is infinite")
+        del values["psnr"]
+    if "ssim" not in values:
+        warnings.append(f"ssim is not reported: its window needs images of at least {_SSIM_WINDOW} pixels")
+    estimates = {
+        name: mean_estimate(some, replicates=settings.replicates, seed=settings.seed) for name, some in values.items()
+    }
+    return estimates, warnings
+
+
+def check_pairs(originals: ImageSet, reconstructions: ImageSet) -> None:
+    """Check that there are as many reconstructions as originals.
+
+    Raises:
+        UserError: there are not.
+    """
+    if len(originals) != len(reconstructions):
+        raise UserError(
+            f"{originals.location} holds {len(originals)} images, {reconstructions.location} {len(reconstructions)}; "
+            "reconstructions need their originals, in the same order"
+        )
+
+
+def _pairs(originals: ImageSet, reconstructions: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+    blocks = originals.blocks(_BATCH_SIZE), reconstructions.blocks(_BATCH_SIZE)
+    for one, other in zip(*blocks, strict=True):
+        yield to_pixels(one), to_pixels(other)
+
+
+def _measure(
+    images: Tensor, others: Tensor, lpips: ImageDistance | None, device: torch.device
+) -> dict[str, np.ndarray]:
+    found = {"psnr": psnr(images, others)}
+    if min(images.shape[2:]) >= _SSIM_WINDOW:
+        found["ssim"] = ssim(images, others)
+    if lpips is not None:
+        found["lpips"] = lpips.distances(images.to(device), others.to(device)).double().cpu().numpy()
+    return found

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from reals.evaluation.bootstrap import Estimate
+from reals.evaluation.extrapolation import extrapolated_distance
+from reals.evaluation.frechet import GaussianStatistics, frechet_distance, gaussian_statistics
+
+
+def test_the_intercept_is_nearer_to_the_truth_than_the_distance() -> None:
+    dimension, rng = 24, np.random.default_rng(0)
+    reference = GaussianStatistics(np.zeros(dimension), np.eye(dimension), None)
+    truth = dimension * 0.1**2
+    errors = {"plain": [], "extrapolated": []}
+    for _ in range(8):
+        samples = rng.normal(size=(400, dimension)) * 1.1
+        plain = frechet_distance(reference, gaussian_statistics(samples))
+        whole = Estimate(plain, np.full(20, plain))
+        errors["plain"].append(plain - truth)
+        errors["extrapolated"].append(extrapolated_distance(reference, samples, whole).value - truth)
+    assert np.mean(errors["plain"]) > 0.2
+    assert abs(np.mean(errors["extrapolated"])) < 0.25 * np.mean(errors["plain"])
+
+
+def test_the_seed_decides_and_the_interval_holds_the_distances_own_spread() -> None:
+    rng = np.random.default_rng(0)
+    reference = GaussianStatistics(np.zeros(4), np.eye(4), None)
+    samples = rng.normal(size=(200, 4)) + 0.5
+    whole = Estimate(1.0, 1.0 + rng.normal(size=200))
+    one, again = (extrapolated_distance(reference, samples, whole) for _ in range(2))
+    assert one.value == again.value
+    assert one.replicates.std() > 0.95 * whole.replicates.std()
+
+
+def test_too_few_samples_are_refused() -> None:
+    reference = GaussianStatistics(np.zeros(4), np.eye(4), None)
+    with pytest.raises(ValueError, match="more than 16 samples of 4 features, found 16"):
+        extrapolated_distance(reference, np.zeros((16, 4)), Estimate(0.0, np.zeros(2)))

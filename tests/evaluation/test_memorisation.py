@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+
+from reals.evaluation import manifold
+from reals.evaluation.memorisation import nearest_training
+
+
+@pytest.mark.parametrize("side", [7, 2048])
+def test_nearest_images_and_ratios_are_those_of_a_full_search(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifold, "SIDE", side)
+    rng = np.random.default_rng(0)
+    training, samples = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(25, 5)).astype(np.float32)
+    found = nearest_training(training, samples)
+    squared = np.square(samples[:, None].astype(np.float64) - training[None]).sum(-1)
+    own = np.sort(np.square(training[:, None].astype(np.float64) - training[None]).sum(-1), axis=1)[:, 1]
+    assert np.array_equal(found.index, squared.argmin(1))
+    np.testing.assert_allclose(found.ratio, squared.min(1) / own[squared.argmin(1)])
+
+
+def test_copies_are_found_and_shown_first() -> None:
+    rng = np.random.default_rng(0)
+    training = rng.normal(size=(50, 16))
+    samples = rng.normal(size=(30, 16))
+    samples[[4, 9]] = training[[17, 3]] + 0.01 * rng.normal(size=(2, 16))
+    found = nearest_training(training, samples)
+    assert set(found.nearest_first(2)) == {4, 9}
+    assert found.index[[4, 9]].tolist() == [17, 3]
+    assert found.copied[[4, 9]].all()
+    assert found.copied.mean() < 0.5
+
+
+def test_duplicates_in_the_training_set_hide_no_copy() -> None:
+    training = np.concatenate([np.eye(4), np.eye(4)])
+    found = nearest_training(training, np.array([[1.0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]]))
+    assert found.ratio.tolist() == [0.0, np.inf]
+    assert found.copied.tolist() == [True, False]
