@@ -12,6 +12,8 @@ import torch
 
 from reals.data.scenes import SceneSource
 from reals.data.store import ImageStore, prepare_images
+from reals.evaluation.frechet import frechet_distance, gaussian_statistics
+from reals.evaluation.inception import InceptionFeatures
 from reals.models.autoencoder import AutoencoderConfig, save_autoencoder
 from reals.models.lpips import Lpips
 from reals.models.semantic import EfficientNetLite0
@@ -25,6 +27,7 @@ from reals.runtime.errors import Interrupted, UserError
 from reals.runtime.io import read_json, save_state, write_json
 from reals.runtime.pixels import to_pixels
 from reals.runtime.seed import seed_everything
+from tests.evaluation.seeded_inception import seeded_network, seeded_weights
 from tests.models.test_lpips import random_trunk
 from tests.recipes.runs import contents, reals
 
@@ -214,6 +217,27 @@ def test_a_broken_description_of_a_space_is_named(places: Path, tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="holds no readable AutoencoderKL"):
         find_spaces([tmp_path / "cut"])
+
+
+def test_rfid_is_measured_where_its_weights_are_given(places: Path, tmp_path: Path, refused: Refused) -> None:
+    path = tmp_path / "inception.pth"
+    save_state(path, seeded_weights())
+    assert "SHA-256" in refused(places / "output", "--out", tmp_path / "o", "--inception", path)
+    store = ImageStore(places / "output" / "images")
+    config = AnalysisConfig(images=6, replicates=10)
+    device = torch.device("cpu")
+    judge = InceptionFeatures(seeded_network())
+    panel = Panel(config, store, EfficientNetLite0().build("cpu"), (), device, inception=judge)
+    assert panel.identity != Panel(config, store, panel.encoder, (), device).identity
+    subject, findings = Subject(find_spaces([places / "output"])[0], panel), Findings()
+    analysis_images.measure_rfid(subject, findings, panel.images)
+    assert findings.measured["reconstruction/rfid"].value == pytest.approx(0.0, abs=1e-6)
+    rebuilt = subject.decode_all(subject.means, "Reconstruct")
+    analysis_images.measure_rfid(subject, findings, rebuilt)
+    photos, seen = (gaussian_statistics(judge(images)[:, :2048]) for images in (panel.images, rebuilt))
+    expected = frechet_distance(photos, seen)
+    assert findings.measured["reconstruction/rfid"].value == pytest.approx(expected, rel=1e-6)
+    assert expected > 1.0
 
 
 def test_lpips_is_measured_where_its_weights_are_given(places: Path, tmp_path: Path, refused: Refused) -> None:

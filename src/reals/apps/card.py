@@ -195,7 +195,8 @@ def _of_run(content: dict[str, Any], arm: str) -> tuple[dict[str, str], list[str
         f"On {'an unrecorded number of' if count is None else count} held-out images of {size or 'unrecorded'} pixels; "
         "reconstructions decode the posterior mean. One training run, no interval over seeds.",
         *(f"`{name}` has seen the features that alignment used." for name in networks if _seen(networks[name])),
-        "`fd` is a Fréchet distance in the named network's features and not comparable with published FIDs.",
+        "`fd` is a Fréchet distance in the named network's features and not comparable with published FIDs; "
+        "only `fid`, `rfid` and `sfid` are those.",
     ]
     return measured, lines if measured else []
 

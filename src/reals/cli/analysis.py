@@ -32,6 +32,9 @@ class AnalyzeArguments:
     lpips: str | None = None
     """VGG16's weights (torchvision's vgg16-397923af.pth) to measure LPIPS with: a path, an https address, or
     owner/name:file of the hub; without them it is not measured."""
+    inception: str | None = None
+    """The FID Inception weights (pt_inception-2015-12-05-6726825d.pth) to measure rFID with: a path, an https address,
+    owner/name:file of the hub, or "published" for the published file's address; without them it is not measured."""
     config: Annotated[AnalysisConfig, tyro.conf.arg(name="")] = AnalysisConfig()
     """What is measured, and on how much."""
 
@@ -43,6 +46,7 @@ class AnalyzeArguments:
 def analyze(arguments: Sequence[str]) -> None:
     """Parse and run ``reals analyze``."""
     parsed = parse(AnalyzeArguments, arguments, verb="analyze")
+    from reals.models.inception import INCEPTION_URL
     from reals.models.lpips import Lpips
     from reals.recipes.analysis import analyse
     from reals.recipes.pipeline import prepare_process
@@ -55,5 +59,6 @@ def analyze(arguments: Sequence[str]) -> None:
         image_size=parsed.image_size,
         encoder=parsed.encoder,
         lpips=None if parsed.lpips is None else Lpips(trunk=parsed.lpips),
+        inception=INCEPTION_URL if parsed.inception == "published" else parsed.inception,
         device=prepare_process(),
     )

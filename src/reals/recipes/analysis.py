@@ -12,12 +12,14 @@ from reals.apps.report.latent_page import write_analysis_page
 from reals.data.store import ImageStore
 from reals.evaluation.bootstrap import Estimate
 from reals.evaluation.classifier import RECORD_FILE, load_classifier
+from reals.evaluation.inception import inception_features
 from reals.evaluation.networks import FeatureNetwork, lite_features
 from reals.evaluation.precision_recall import NEIGHBOURS as MANIFOLD_NEIGHBOURS
 from reals.latents.align import CONFIG_NAME as HEADS_NAME
 from reals.latents.align import WEIGHTS_NAME as HEADS_WEIGHTS
 from reals.latents.analysis.diffusability import COMPONENTS, diffusability
 from reals.latents.analysis.probes import NEIGHBOURS as PROBE_NEIGHBOURS
+from reals.models.inception import INCEPTION_SHA256
 from reals.models.lpips import Lpips
 from reals.models.semantic import DinoV2, EfficientNetLite0, SemanticEncoder
 from reals.recipes.analysis_config import AnalysisConfig
@@ -48,6 +50,7 @@ def analyse(
     image_size: int | None = None,
     encoder: str | None = None,
     lpips: Lpips | None = None,
+    inception: str | None = None,
     device: torch.device,
 ) -> Path:
     """Measure the latent spaces in ``directories`` and write ``analysis.json`` and ``analysis.html``.
@@ -60,6 +63,7 @@ def analyse(
         image_size: side that photos are cropped to; None takes that of the first directory's images.
         encoder: location of a DINOv2 model; None is EfficientNet-Lite0.
         lpips: whose weights to measure LPIPS with; None leaves it out.
+        inception: the published FID Inception weights, to measure rFID with; None leaves it out.
         device: where networks run.
 
     Returns:
@@ -76,7 +80,8 @@ def analyse(
     semantic = _encoder(encoder, device)
     store = _prepare(photos, out / "images")
     distance = None if lpips is None else lpips.build(device)
-    panel = Panel(config, store, semantic, _networks(store, directories, device), device, distance)
+    judge = None if inception is None else inception_features(inception, INCEPTION_SHA256, device)
+    panel = Panel(config, store, semantic, _networks(store, directories, device), device, distance, judge)
     _check_counts(panel)
     if out.is_dir():
         remove_leftovers(out)

@@ -10,6 +10,10 @@ from torch import Tensor
 from reals.apps.attention import attention_picture, marked_picture, token_cells
 from reals.apps.grid import save_png
 from reals.evaluation.bootstrap import Estimate
+from reals.evaluation.frechet import gaussian_statistics
+from reals.evaluation.inception import pool_features
+from reals.evaluation.measures import Gaussian, Settings, frechet_with_interval
+from reals.evaluation.networks import extract
 from reals.evaluation.reconstruction import psnr, ssim
 from reals.latents.analysis.embedding import plane
 from reals.latents.analysis.equivariance import TRANSFORMS, Transform, equivariance_error
@@ -24,16 +28,17 @@ from reals.runtime.progress import progress
 
 # Measures that need weights which may be absent. A number that stands in for one of them keeps its own name.
 _NO_LPIPS = {"lpips": "needs VGG16's weights; give them with --lpips"}
-_NO_RFID = {"rfid": "needs the FID Inception weights, which this version does not read"}
+_NO_RFID = {"rfid": "needs the FID Inception network's weights; give them with --inception"}
 _SMALLEST_SSIM = 11
 
 
 def measure_images(subject: Subject, findings: Findings) -> None:
     """Measure everything that needs the decoder."""
     panel = subject.panel
-    findings.not_measured |= _NO_RFID | (_NO_LPIPS if panel.lpips is None else {})
+    findings.not_measured |= (_NO_RFID if panel.inception is None else {}) | (_NO_LPIPS if panel.lpips is None else {})
     rebuilt = subject.decode_all(subject.means, "Reconstruct")
     measure_reconstruction(subject, findings, rebuilt)
+    measure_rfid(subject, findings, rebuilt)
     distances = panel.distances(rebuilt)
     findings.measured |= panel.real
     findings.measured |= {f"reconstructions/fd/{name}": estimate for name, estimate in distances.items()}
@@ -62,6 +67,19 @@ def measure_reconstruction(subject: Subject, findings: Findings, rebuilt: np.nda
             found[name].append(measure(pixels, shown))
     for name, parts in found.items():
         findings.measured[f"reconstruction/{name}"] = subject.panel.mean(np.concatenate(parts))
+
+
+def measure_rfid(subject: Subject, findings: Findings, rebuilt: np.ndarray) -> None:
+    """Measure the FID of reconstructions, uint8, against their own photos, if there are weights for it."""
+    panel = subject.panel
+    if panel.inception is None:
+        return
+    photos, seen = (
+        Gaussian(gaussian_statistics(features), features)
+        for features in (panel.inception_features, pool_features(extract(panel.inception, rebuilt)))
+    )
+    settings = Settings(replicates=panel.config.replicates, paired=True)
+    findings.measured["reconstruction/rfid"] = frechet_with_interval(photos, seen, settings)
 
 
 def _interpolation(subject: Subject, findings: Findings, floor: dict[str, Estimate]) -> None:

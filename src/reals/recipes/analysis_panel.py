@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from reals.data.store import ImageStore
 from reals.evaluation.bootstrap import Estimate, mean_estimate
 from reals.evaluation.frechet import ResampledGaussians, frechet_estimate
+from reals.evaluation.inception import InceptionFeatures, pool_features
 from reals.evaluation.networks import FeatureNetwork, extract
 from reals.latents.analysis.embedding import choose_by_class
 from reals.models.lpips import LpipsDistance
@@ -51,9 +53,11 @@ class Panel:
         networks: tuple[FeatureNetwork, ...],
         device: torch.device,
         lpips: LpipsDistance | None = None,
+        inception: InceptionFeatures | None = None,
     ):
         self.config, self.store, self.encoder, self.networks, self.device = config, store, encoder, networks, device
         self.lpips = lpips
+        self.inception = inception
         self.rows = self._choose(store.held_out, config.images, "held-out")
         self.probe_rows = self._choose(store.train, config.probe_images, "probe")
         self.reference_rows = self._choose(store.train, config.reference_images, "reference")
@@ -86,6 +90,17 @@ class Panel:
         return self.store.held_out[chosen]
 
     @cached_property
+    def inception_features(self) -> Float[np.ndarray, "n 2048"]:
+        """What the FID Inception network makes of the held-out photos.
+
+        Raises:
+            ValueError: there is no such network.
+        """
+        if self.inception is None:
+            raise ValueError("the panel was given no Inception network")
+        return pool_features(extract(self.inception, self.images))
+
+    @cached_property
     def images_hash(self) -> str:
         """SHA-256 of the held-out photos' bytes, in order."""
         return hashlib.sha256(self.images.tobytes()).hexdigest()
@@ -107,6 +122,8 @@ class Panel:
         }
         if self.lpips is not None:
             parts["lpips"] = self.lpips.fingerprint
+        if self.inception is not None:
+            parts["inception"] = self.inception.fingerprint
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def mean(self, values: np.ndarray) -> Estimate:
@@ -187,6 +204,7 @@ class Panel:
                 for network in self.networks
             },
             "lpips": None if self.lpips is None else {"name": self.lpips.name, "fingerprint": self.lpips.fingerprint},
+            "inception": None if self.inception is None else self.inception.fingerprint,
             "settings": to_dict(self.config),
         }
 

@@ -98,7 +98,7 @@ def protocol(judges: Judges, location: str, command: str) -> dict[str, Any]:
             "seed": recipe.sampling_seed,
         },
         "feature_networks": {network.name: _describe(network, recipe) for network in judges.networks},
-        "fid": "not measured: it needs the FID Inception weights, which this version does not read",
+        "fid": "not measured here: `reals evaluate --inception FILE` measures it on the samples",
         "bootstrap": {
             "replicates": judges.replicates,
             "level": 0.95,

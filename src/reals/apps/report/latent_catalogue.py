@@ -137,6 +137,13 @@ _WORDS: dict[str, tuple[str, str, str, Kind, Better]] = {
     "spectrum/slope_of_means": ("shape", "Spectral slope, means", "the same of posterior means", "plain", None),
     "reconstruction/psnr": ("decoder", "PSNR", "of reconstructions", "decibel", "higher"),
     "reconstruction/ssim": ("decoder", "SSIM", "of reconstructions; 1 is identical", "plain", "higher"),
+    "reconstruction/rfid": (
+        "decoder",
+        "rFID",
+        "of reconstructions against their photos; few photos raise it",
+        "plain",
+        "lower",
+    ),
     "reconstruction/lpips": ("decoder", "LPIPS", "of reconstructions, on VGG16; 0 is identical", "plain", "lower"),
 }
 
