@@ -31,15 +31,14 @@ def features_of(
     """
     if cache is None:
         return _extract(images, network, batch_size)
-    path, known = None, None
-    if dist.is_main():
-        path = cache / f"{_name(images, network)}.npy"
-        known = _read(path, (len(images), network.dimension))
+    # Every process reads the set for its hash: to wait for the main one could take longer than a process may wait.
+    path = cache / f"{_name(images, network)}.npy"
+    known = _read(path, (len(images), network.dimension)) if dist.is_main() else None
     if main_says(known is not None):
         say(f"{images.location}: features of {network.name} taken from {path}")
         return np.empty((0, network.dimension), np.float32) if known is None else known
     features = _extract(images, network, batch_size)
-    if path is not None:
+    if dist.is_main():
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.save(handle, features, allow_pickle=False)
     return features

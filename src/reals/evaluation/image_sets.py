@@ -86,6 +86,11 @@ class ImageSet(ABC):
         """Yield those of :meth:`blocks` that are one process's share; nothing is hashed."""
         return self._read(batch, first, every)
 
+    @property
+    def hashed(self) -> bool:
+        """Whether :meth:`fingerprint` is known already."""
+        return self._fingerprint is not None
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of size and pixels, whatever file format holds them; reads the set if need be."""
         if self._fingerprint is None:

@@ -38,8 +38,8 @@ def extract_shared(network: FeatureNetwork, images: ImageSet, batch_size: int) -
 
     Blocks of ``batch_size`` images go round: process r takes blocks r, r + processes, and so on, so that every network
     sees the blocks that one process alone would show it. After each round the blocks' features meet, which keeps fast
-    processes from waiting longer than a collective operation may. The main process also reads the others' images:
-    their hash is of all pixels in order.
+    processes from waiting longer than a collective operation may. Of a set that has not been hashed, the main process
+    also reads the others' images: the hash is of all pixels in order.
 
     Raises:
         UserError: an image is broken or of another size than the first.
@@ -47,7 +47,8 @@ def extract_shared(network: FeatureNetwork, images: ImageSet, batch_size: int) -
     """
     rank, main, total = dist.rank(), dist.is_main(), len(images)
     a_round = dist.world_size() * batch_size
-    blocks = images.blocks(batch_size) if main else images.share(batch_size, rank, dist.world_size())
+    hashes = main and not images.hashed
+    blocks = images.blocks(batch_size) if hashes else images.share(batch_size, rank, dist.world_size())
     features = np.empty((total if main else 0, network.dimension), np.float32)
     with progress(f"Features {network.name}", total, "images") as shown:
         for start in range(0, total, a_round):
@@ -57,7 +58,7 @@ def extract_shared(network: FeatureNetwork, images: ImageSet, batch_size: int) -
             for turn, first in enumerate(range(0, stop - start, batch_size)):
                 if turn == rank:
                     part[first : first + batch_size] = network(next(blocks))
-                elif main:
+                elif hashes:
                     next(blocks)
             met = _sum_in_main(part)
             if main:
