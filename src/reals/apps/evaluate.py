@@ -30,8 +30,10 @@ from reals.evaluation.networks import FeatureNetwork, lite_features
 from reals.evaluation.paired import ImageDistance, check_pairs, paired_estimates
 from reals.evaluation.precision_recall import NEIGHBOURS, Arithmetic
 from reals.evaluation.protocol import describe_images, describe_method, describe_network, one_line, seal
+from reals.evaluation.shared_extraction import main_first
 from reals.evaluation.stored import StoredStatistics, stored_statistics
 from reals.models.inception import POOL_DIMENSION, SPATIAL_DIMENSION
+from reals.runtime import dist
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, write_json
 from reals.runtime.progress import say
@@ -79,14 +81,17 @@ def evaluate(
     labels: str | None = None,
     cache: Path | None = None,
     extras: Extras | None = None,
+    size: int | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, Any]:
-    """Compare samples with a reference; both are a folder, a zip of images, or a ``.npz`` in ADM's layout.
+    """Compare samples with a reference; both are image files, a dataset, or a ``.npz`` in ADM's layout.
 
     Returns ``{"metrics": {name: {value, low, high}}, "warnings": [...], "protocol": {...}, "sha256": ...}``. With
     :class:`InceptionFeatures` as ``network`` the metrics are the ADM evaluator's: ``inception_score``, ``fid``,
     ``sfid``, ``precision`` and ``recall``, and statistics stored in a file replace computed ones. With any other
     network, EfficientNet-Lite0 unless given, they are ``fd/NETWORK``, ``precision/NETWORK`` and ``recall/NETWORK``.
+    Under ``torchrun`` the processes share the networks' work, the main one measures and writes, and the others return
+    an empty dictionary.
 
     Args:
         reference: what samples should look like.
@@ -100,6 +105,7 @@ def evaluate(
         labels: how the samples' classes were chosen, for the protocol; read from the samples' card unless given.
         cache: a directory that keeps features; None computes them anew.
         extras: what to measure besides.
+        size: the side to which image files and datasets are cropped as ADM does; otherwise sizes must agree.
         device: where distances are computed, and where the default network runs.
 
     Raises:
@@ -116,20 +122,29 @@ def evaluate(
         device=torch.device(device),
     )
     locations = {"reference": reference, "samples": samples} | ({} if baseline is None else {"baseline": baseline})
-    sets = _open(locations, settings)
-    if network is None:
-        network = lite_features(min(sets["reference"].height, sets["reference"].width), device)
-    labels = _labels(samples) if labels is None else labels
-    result = seal(_evaluate(sets, network, settings, extras, cache, labels))
+    with main_first():
+        sets = _open(locations, settings, size)
+        if network is None:
+            network = lite_features(min(sets["reference"].height, sets["reference"].width), device)
+        labels = _labels(samples) if labels is None else labels
+        # Now, because a damaged file should be found before minutes of work.
+        stored = {role: _stored(images, network) for role, images in sets.items()}
+    networks = (network, *extras.others)
+    features = {role: [features_of(images, each, cache) for each in networks] for role, images in sets.items()}
+    if not dist.is_main():
+        # The others are done: they would outwait the time that a collective operation may take.
+        return {}
+    subjects = {role: _subject(images, network, stored[role], features.pop(role)) for role, images in sets.items()}
+    result = seal(_evaluate(subjects, network, settings, extras, labels))
     if output is not None:
         write_json(output, result)
     return result
 
 
-def _open(locations: Mapping[str, str], settings: Settings) -> dict[str, ImageSet]:
+def _open(locations: Mapping[str, str], settings: Settings, size: int | None) -> dict[str, ImageSet]:
     if settings.replicates < 2:
         raise UserError(f"--replicates {settings.replicates}: an interval needs at least 2")
-    sets = {role: open_images(location) for role, location in locations.items()}
+    sets = {role: open_images(location, size) for role, location in locations.items()}
     _check(sets)
     if settings.paired:
         for role in sets.keys() - {"reference"}:
@@ -138,25 +153,23 @@ def _open(locations: Mapping[str, str], settings: Settings) -> dict[str, ImageSe
 
 
 def _evaluate(
-    sets: Mapping[str, ImageSet],
+    subjects: Mapping[str, "_Subject"],
     network: FeatureNetwork,
     settings: Settings,
     extras: Extras,
-    cache: Path | None,
     labels: str,
 ) -> dict[str, Any]:
-    subjects = {role: _subject(images, network, cache) for role, images in sets.items()}
     warnings = _warnings(subjects, network)
     arms: dict[str, dict[str, Estimate]] = {}
     for role in subjects:
         if role != "reference":
-            arms[role], found = _measure(subjects, role, network, settings, extras, cache)
+            arms[role], found = _measure(subjects, role, network, settings, extras)
             warnings += [f"{role}: {warning}" for warning in found]
     sections = _sections(subjects, arms, settings, extras)
     for warning in warnings:
         say(f"warning: {warning}")
     protocol = {
-        **{role: describe_images(subject.images, subject.stored) for role, subject in subjects.items()},
+        **{role: _described(subject) for role, subject in subjects.items()},
         "labels": labels,
         "network": describe_network(network),
         "more_networks": {other.name: describe_network(other) for other in extras.others},
@@ -172,18 +185,30 @@ class _Subject:
     images: ImageSet
     judged: Judged
     stored: StoredStatistics | None
+    more: list[np.ndarray]
+    """Features of the other networks, in their order."""
 
 
-def _subject(images: ImageSet, network: FeatureNetwork, cache: Path | None) -> _Subject:
-    inception = isinstance(network, InceptionFeatures)
-    # First, because a damaged file should be found before minutes of work.
-    stored = stored_statistics(images.location, pool=POOL_DIMENSION, spatial=SPATIAL_DIMENSION) if inception else None
-    features = features_of(images, network, cache)
+def _stored(images: ImageSet, network: FeatureNetwork) -> StoredStatistics | None:
+    if not isinstance(network, InceptionFeatures):
+        return None
+    return stored_statistics(images.location, pool=POOL_DIMENSION, spatial=SPATIAL_DIMENSION)
+
+
+def _subject(
+    images: ImageSet, network: FeatureNetwork, stored: StoredStatistics | None, features: list[np.ndarray]
+) -> _Subject:
+    own, *more = features
     try:
-        judged = judge_by_inception(features, stored) if inception else judge(features, network)
+        judged = judge_by_inception(own, stored) if isinstance(network, InceptionFeatures) else judge(own, network)
     except ValueError as error:
         raise UserError(f"{images.location}: {error}") from None
-    return _Subject(images, judged, stored)
+    return _Subject(images, judged, stored, more)
+
+
+def _described(subject: _Subject) -> dict[str, Any]:
+    described = describe_images(subject.images, subject.stored)
+    return described if subject.images.crop is None else {**described, "crop": "ADM's centre crop"}
 
 
 def _measure(
@@ -192,7 +217,6 @@ def _measure(
     network: FeatureNetwork,
     settings: Settings,
     extras: Extras,
-    cache: Path | None,
 ) -> tuple[dict[str, Estimate], list[str]]:
     """Return the metrics of one arm, and warnings."""
     reference, samples = subjects["reference"], subjects[role]
@@ -205,8 +229,8 @@ def _measure(
         if extras.more:
             found, warnings = more_estimates(reference.judged, samples.judged, estimates, settings)
             estimates |= found
-        for other in extras.others:
-            estimates |= _by_another(reference.images, samples.images, other, settings, cache)
+        for other, *features in zip(extras.others, reference.more, samples.more, strict=True):
+            estimates |= _by_another(features, other, settings)
     except ValueError as error:
         raise UserError(f"{samples.images.location}: {error}") from None
     if extras.reconstructions:
@@ -217,13 +241,8 @@ def _measure(
 
 
 def _by_another(
-    reference: ImageSet,
-    samples: ImageSet,
-    network: DinoFeatures | ClipFeatures,
-    settings: Settings,
-    cache: Path | None,
+    features: list[np.ndarray], network: DinoFeatures | ClipFeatures, settings: Settings
 ) -> dict[str, Estimate]:
-    features = [features_of(images, network, cache) for images in (reference, samples)]
     if isinstance(network, ClipFeatures):
         return clip_distance(features[0], features[1], network.name, settings)
     judged = [judge(some, network) for some in features]
@@ -272,7 +291,7 @@ def _check(sets: Mapping[str, ImageSet]) -> None:
         if (reference.height, reference.width) != (images.height, images.width):
             raise UserError(
                 f"{reference.location} has images of {reference.width}x{reference.height}, {images.location} of "
-                f"{images.width}x{images.height}; bring both to one size first"
+                f"{images.width}x{images.height}; bring both to one size first, for example by --size"
             )
 
 

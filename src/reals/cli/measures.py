@@ -18,16 +18,21 @@ if TYPE_CHECKING:
     from reals.evaluation.inception import InceptionFeatures
 
 _NOT_COMPARABLE_EXIT_CODE = 1
+_REFERENCE_SIZE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
-    """Compare two sets of images: each a zip, a folder, or an ``.npz`` in the ADM layout."""
+    """Compare two sets of images.
+
+    Each is a zip, a folder, a Parquet file, ``hf:OWNER/NAME``, or an ``.npz`` in the ADM layout. Under ``torchrun`` the
+    processes share the networks' work.
+    """
 
     reference: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="REFERENCE")] = None
     """The photos that the samples should look like; an ADM reference batch may hold their statistics."""
     samples: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="SAMPLES")] = None
-    """The generated images."""
+    """The generated images; or a generator's directory, which then makes them, with --autoencoder and --count."""
     out: Path | None = None
     """Also write the result, with its protocol, to this JSON file."""
     inception: str | None = None
@@ -42,7 +47,7 @@ class EvaluateArguments:
     labels: Literal["random", "balanced", "unconditional", "unknown"] | None = None
     """How the samples' classes were chosen, for the protocol; by default what lies beside them says."""
     cache: bool = True
-    """Keep the features of downloaded networks under the hash of the images, and reuse them."""
+    """Keep the features of downloaded networks under the hash of the images, and a generator's samples; reuse them."""
     more: bool = False
     """Also measure KID, density, coverage and the Fréchet distance extrapolated to infinitely many samples."""
     per_class: bool = False
@@ -57,16 +62,21 @@ class EvaluateArguments:
     """Also compare in the features of this DINOv2 model: a directory or a hub id."""
     clip: str | None = None
     """Also measure CMMD with this CLIP model: a directory, or a hub id such as openai/clip-vit-large-patch14-336."""
+    autoencoder: Path | None = None
+    """Of a generator as SAMPLES: the autoencoder in whose latent space it was trained."""
+    count: int | None = None
+    """Of a generator as SAMPLES: how many images it makes, by the defaults of ``reals sample``."""
     make_reference: tuple[str, Path] | None = None
     """DATA OUT.npz: instead, write a reference batch of a set of photos, which the ADM evaluator reads as well."""
-    size: int = 256
-    """Of --make-reference: side of its images, which are cropped as ADM does."""
+    size: int | None = None
+    """Crop image files and datasets as ADM does to this side; without it sizes must agree, --make-reference takes 256.
+    """
     kept: int = 10_000
     """Of --make-reference: how many images it holds; its statistics are of all."""
     replicates: int = 200
     """Bootstrap resamples behind the intervals."""
     seed: int = 0
-    """Seeds the bootstrap, and the choice of images that --make-reference keeps."""
+    """Seeds the bootstrap, a generator's samples, and the choice of images that --make-reference keeps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,33 +105,74 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     if parsed.reference is None or parsed.samples is None:
         raise UserError(f"evaluate: missing {'REFERENCE' if parsed.reference is None else 'SAMPLES'}; see --help")
+    if parsed.size is not None and parsed.size < 1:
+        raise UserError(f"--size {parsed.size}: give at least 1")
     from reals.apps.evaluate import evaluate as measure
     from reals.apps.evaluate import render
+    from reals.evaluation.shared_extraction import main_first
     from reals.models.weights import cache_directory
+    from reals.recipes.evaluation_inputs import discard_samples
     from reals.recipes.pipeline import prepare_process
     from reals.recipes.workspace import refuse_file
+    from reals.runtime import dist
 
     device = prepare_process()
     if parsed.out is not None:
         refuse_file(parsed.out.parent)
-    network = None if parsed.inception is None else _inception(parsed, device)
+    with main_first():
+        network = None if parsed.inception is None else _inception(parsed, device)
+        extras = _extras(parsed, device)
+    made = _generated(parsed, parsed.reference, parsed.samples, cache_directory() / "samples", device)
     downloaded = any((parsed.inception, parsed.dinov2, parsed.clip))
     result = measure(
         parsed.reference,
-        parsed.samples,
+        parsed.samples if made is None else str(made),
         output=parsed.out,
         baseline=parsed.baseline,
         seed=parsed.seed,
         replicates=parsed.replicates,
         network=network,
         arithmetic=parsed.arithmetic,
-        extras=_extras(parsed, device),
+        extras=extras,
         labels=parsed.labels,
         # The features of the network that comes with this program are hardly worth keeping.
         cache=cache_directory() / "features" if parsed.cache and downloaded else None,
+        size=parsed.size,
         device=device,
     )
-    sys.stdout.write(render(result) + "\n")
+    if dist.is_main():
+        sys.stdout.write(render(result) + "\n")
+    if made is not None and not parsed.cache:
+        discard_samples(made)
+
+
+def _generated(
+    parsed: EvaluateArguments, reference: str, samples: str, directory: Path, device: "torch.device"
+) -> Path | None:
+    """Return the samples of a generator, or None where SAMPLES are images already."""
+    from reals.recipes.evaluation_inputs import generated_samples, is_generator
+
+    if not is_generator(samples):
+        if parsed.autoencoder is not None or parsed.count is not None:
+            flag = "--count" if parsed.autoencoder is None else "--autoencoder"
+            raise UserError(f"{samples}: not a generator, which {flag} is for; give what 'reals train' wrote")
+        return None
+    if parsed.autoencoder is None:
+        raise UserError(f"{samples}: is a generator; give its autoencoder with --autoencoder")
+    if parsed.count is None:
+        raise UserError(f"{samples}: is a generator; say with --count how many images it should make")
+    if parsed.reconstructions:
+        raise UserError(f"{samples}: is a generator, whose images reconstruct none; leave out --reconstructions")
+    return generated_samples(
+        Path(samples).expanduser(),
+        parsed.autoencoder,
+        directory,
+        reference=reference,
+        count=parsed.count,
+        seed=parsed.seed,
+        size=parsed.size,
+        device=device,
+    )
 
 
 def _inception(parsed: EvaluateArguments, device: "torch.device") -> "InceptionFeatures":
@@ -160,18 +211,21 @@ def _make_reference(parsed: EvaluateArguments) -> None:
         raise UserError("evaluate: --make-reference needs the weights of the FID Inception network; give --inception")
     if out.suffix != ".npz":
         raise UserError(f"{out}: a reference batch is an .npz; give such a name")
-    if parsed.size < 1 or parsed.kept < 1:
-        raise UserError(f"evaluate: --size {parsed.size} and --kept {parsed.kept} must be at least 1")
+    size = _REFERENCE_SIZE if parsed.size is None else parsed.size
+    if size < 1 or parsed.kept < 1:
+        raise UserError(f"evaluate: --size {size} and --kept {parsed.kept} must be at least 1")
     from reals.evaluation.reference import write_reference
     from reals.recipes.pipeline import prepare_process
     from reals.recipes.workspace import refuse_file
+    from reals.runtime import dist
     from reals.runtime.progress import say
 
     device = prepare_process()
+    if not dist.is_main():
+        # The statistics are added up in order, by one process.
+        return
     refuse_file(out.parent)
-    kept = write_reference(
-        location, out, _inception(parsed, device), size=parsed.size, kept=parsed.kept, seed=parsed.seed
-    )
+    kept = write_reference(location, out, _inception(parsed, device), size=size, kept=parsed.kept, seed=parsed.seed)
     say(f"reference: {kept} images and the statistics of all in {out}")
 
 

@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.networks import FeatureNetwork, extract
+from reals.evaluation.shared_extraction import extract_shared, main_says
+from reals.runtime import dist
 from reals.runtime.io import atomic_path
 from reals.runtime.progress import say
 
@@ -20,24 +22,37 @@ def features_of(
     """Return the features of a set, from the directory ``cache`` if they are there; images pass in blocks.
 
     With a cache, a set that is not in it is read twice: once for its hash. A file that is not what its name says, cut
-    short by a full disk for example, is replaced.
+    short by a full disk for example, is replaced. Under ``torchrun`` the processes share the work, all must call this,
+    and the main one has the features; the others return no rows.
 
     Raises:
         UserError: an image is broken or of another size than the first.
         Interrupted: a signal asked the process to stop.
     """
     if cache is None:
-        return extract(network, images.blocks(batch_size), total=len(images), batch_size=batch_size)
-    identity = "\x1f".join((network.name, network.fingerprint, network.resize, images.fingerprint()))
-    path = cache / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.npy"
-    known = _read(path, (len(images), network.dimension))
-    if known is not None:
+        return _extract(images, network, batch_size)
+    # Every process reads the set for its hash: to wait for the main one could take longer than a process may wait.
+    path = cache / f"{_name(images, network)}.npy"
+    known = _read(path, (len(images), network.dimension)) if dist.is_main() else None
+    if main_says(known is not None):
         say(f"{images.location}: features of {network.name} taken from {path}")
-        return known
-    features = extract(network, images.blocks(batch_size), total=len(images), batch_size=batch_size)
-    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.save(handle, features, allow_pickle=False)
+        return np.empty((0, network.dimension), np.float32) if known is None else known
+    features = _extract(images, network, batch_size)
+    if dist.is_main():
+        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+            np.save(handle, features, allow_pickle=False)
     return features
+
+
+def _extract(images: ImageSet, network: FeatureNetwork, batch_size: int) -> Float[np.ndarray, "n d"]:
+    if dist.world_size() > 1:
+        return extract_shared(network, images, batch_size)
+    return extract(network, images.blocks(batch_size), total=len(images), batch_size=batch_size)
+
+
+def _name(images: ImageSet, network: FeatureNetwork) -> str:
+    identity = "\x1f".join((network.name, network.fingerprint, network.resize, images.fingerprint()))
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:

@@ -1,17 +1,20 @@
-"""Sets of images to compare, read in blocks: folders and zips of image files, and ADM's ``.npz`` batches."""
+"""Sets of images to compare, read in blocks: image files, Hugging Face datasets and ADM's ``.npz`` batches."""
 
 import hashlib
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
 
+from reals.data.crop import centre_crop
 from reals.data.decode import BrokenImage
+from reals.data.huggingface import HUB_PREFIX
 from reals.data.sources import open_source
 from reals.runtime.errors import UserError
 
@@ -37,6 +40,8 @@ class ImageSet(ABC):
     location: str
     height: int
     width: int
+    crop: int | None = None
+    """The side to which images are cropped on reading; None for images that are taken as they are."""
 
     def __init__(self) -> None:
         """Start without a fingerprint; it costs no second reading after :meth:`blocks` has run to its end."""
@@ -47,8 +52,8 @@ class ImageSet(ABC):
         """Return the number of images."""
 
     @abstractmethod
-    def _read(self, batch: int) -> Iterator[np.ndarray]:
-        """Yield uint8 blocks in order."""
+    def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
+        """Yield uint8 blocks of ``batch`` images in order: block ``first`` and each ``every``-th from there on."""
 
     @abstractmethod
     def labels(self) -> np.ndarray | None:
@@ -77,6 +82,15 @@ class ImageSet(ABC):
             yield block
         self._fingerprint = digest.hexdigest()
 
+    def share(self, batch: int, first: int, every: int) -> Iterator[np.ndarray]:
+        """Yield those of :meth:`blocks` that are one process's share; nothing is hashed."""
+        return self._read(batch, first, every)
+
+    @property
+    def hashed(self) -> bool:
+        """Whether :meth:`fingerprint` is known already."""
+        return self._fingerprint is not None
+
     def fingerprint(self) -> str:
         """Return the SHA-256 of size and pixels, whatever file format holds them; reads the set if need be."""
         if self._fingerprint is None:
@@ -86,27 +100,41 @@ class ImageSet(ABC):
         return self._fingerprint
 
 
-def open_images(location: str | Path) -> ImageSet:
-    """Open a folder, a zip of images, or a ``.npz`` in ADM's layout.
+def open_images(location: str | Path, size: int | None = None) -> ImageSet:
+    """Open a ``.npz`` in ADM's layout, or whatever :func:`reals.data.sources.open_source` does.
+
+    That is a folder or zip of images, a Parquet file or a folder of them, or ``hf:owner/name[@config][:split]``.
+
+    Args:
+        location: of the images.
+        size: the side to which images are cropped as ADM does. The pixels of a ``.npz`` are never changed.
 
     Raises:
-        UserError: nothing there, no images, or a file that is not what its name says.
+        UserError: nothing there, no images, a file that is not what its name says, or a ``.npz`` of another size.
     """
-    path = Path(location)
-    return NpzImages(path) if path.suffix.lower() == ".npz" else FileImages(str(location))
+    if Path(location).suffix.lower() != ".npz" or str(location).startswith(HUB_PREFIX):
+        return FileImages(str(location), size)
+    images = NpzImages(Path(location))
+    if size not in (None, images.height) or size not in (None, images.width):
+        raise UserError(
+            f"{location}: has images of {images.width}x{images.height}, not {size}x{size}; "
+            "--size crops image files and datasets, not batches"
+        )
+    return images
 
 
 class FileImages(ImageSet):
-    """Image files in a folder or zip, all of one size."""
+    """Images in files or a dataset: cropped as ADM does, or all of one size already."""
 
-    def __init__(self, location: str):
-        """Open the source and read the first image's size."""
+    def __init__(self, location: str, size: int | None = None):
+        """Open the source; without ``size``, the side of the cropped images, read the first image's size."""
         super().__init__()
         self.location = location
         self._source = open_source(location)
+        self.crop = size
         if len(self._source) == 0:
             raise UserError(f"{location}: holds no images")
-        self.width, self.height = self._decode(0).size
+        self.width, self.height = self._decode(0).size if size is None else (size, size)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -115,17 +143,20 @@ class FileImages(ImageSet):
         """Return the index of each image's class folder."""
         return self._source.labels
 
-    def _read(self, batch: int) -> Iterator[np.ndarray]:
-        for start in range(0, len(self), batch):
+    def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
+        for start in range(first * batch, len(self), every * batch):
             stop = min(start + batch, len(self))
             yield np.stack([self._load(index) for index in range(start, stop)])
 
     def _load(self, index: int) -> np.ndarray:
         image = self._decode(index)
+        if self.crop is not None:
+            return centre_crop(image, self.crop)
         if image.size != (self.width, self.height):
             raise UserError(
                 f"{self.location}: {self._source.keys[index]} is {image.size[0]}x{image.size[1]}, "
-                f"{self._source.keys[0]} is {self.width}x{self.height}; bring all images to one size first"
+                f"{self._source.keys[0]} is {self.width}x{self.height}; bring all images to one size first, "
+                "or give --size to crop them as ADM does"
             )
         return np.asarray(image, dtype=np.uint8)
 
@@ -167,7 +198,11 @@ class NpzImages(ImageSet):
             return None
         return labels.astype(np.int64)
 
-    def _read(self, batch: int) -> Iterator[np.ndarray]:
+    def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
+        # A compressed array can only be read from its beginning.
+        return islice(self._stream(batch), first, None, every)
+
+    def _stream(self, batch: int) -> Iterator[np.ndarray]:
         with _OpenArray(self._path) as (handle, shape, fortran):
             if fortran:
                 flat = np.frombuffer(_exactly(handle, int(np.prod(shape))), np.uint8)

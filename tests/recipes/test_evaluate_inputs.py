@@ -1,0 +1,167 @@
+"""``reals evaluate`` on more than image files: Hugging Face datasets, and a generator that makes its samples."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reals.data.crop import centre_crop
+from reals.latents.codec import LatentCodec
+from reals.models.transformer import TransformerConfig
+from reals.recipes.generator import GeneratorCard, save_generator
+from reals.runtime.io import read_json, write_json
+from tests.apps import exchanged
+from tests.latents import tiny
+from tests.recipes.runs import reals
+
+datasets = pytest.importorskip("datasets")
+
+SIDE = 16
+
+
+@pytest.fixture(autouse=True)
+def private_caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+    datasets.disable_progress_bars()
+    monkeypatch.setenv("REALS_CACHE", str(tmp_path / "cache"))
+
+
+def photos(count: int, seed: int) -> list[Image.Image]:
+    """Photos of three sizes, none of them square."""
+    generator = np.random.default_rng(seed)
+    shapes = [(20 + 9 * (index % 3), 40, 3) for index in range(count)]
+    return [Image.fromarray(generator.integers(0, 256, shape, dtype=np.uint8)) for shape in shapes]
+
+
+def dataset(images: list[Image.Image]) -> Any:
+    return datasets.Dataset.from_dict({"image": images}, features=datasets.Features({"image": datasets.Image()}))
+
+
+def batch(path: Path, images: list[Image.Image]) -> Path:
+    np.savez(path, arr_0=np.stack([centre_crop(image, SIDE) for image in images]))
+    return path
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    return batch(tmp_path / "reference.npz", photos(8, 0))
+
+
+def test_datasets_are_cropped_as_adm_does(tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = photos(6, 1)
+    made = dataset(samples)
+    made.to_parquet(tmp_path / "samples.parquet")
+    asked = []
+
+    def load(name: str, config: str | None, split: str) -> Any:
+        asked.append((name, config, split))
+        return made
+
+    plain = batch(tmp_path / "samples.npz", samples)
+    results = []
+    for index, location in enumerate((tmp_path / "samples.parquet", "hf:someone/samples:test", plain)):
+        out = tmp_path / f"{index}.json"
+        if str(location).startswith("hf:"):
+            monkeypatch.setattr(datasets, "load_dataset", load)
+        assert reals("evaluate", reference, location, "--size", SIDE, "--replicates", 2, "--out", out) == 0
+        results.append(read_json(out))
+    assert asked == [("someone/samples", None, "test")]
+    parquet, hub, cropped_before = results
+    assert parquet["metrics"] == hub["metrics"] == cropped_before["metrics"]
+    sets = [result["protocol"]["samples"] for result in results]
+    assert len({each["sha256"] for each in sets}) == 1
+    assert [each.get("crop") for each in sets] == ["ADM's centre crop", "ADM's centre crop", None]
+    assert sets[1]["location"] == "hf:someone/samples:test"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    capsys.readouterr()
+    assert reals("evaluate", *arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    return shown
+
+
+def test_sizes_that_do_not_agree_are_one_line(
+    tmp_path: Path, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = tmp_path / "mixed.parquet"
+    dataset(photos(6, 1)).to_parquet(mixed)
+    one_size = tmp_path / "one-size.parquet"
+    dataset([photos(1, seed)[0] for seed in range(5)]).to_parquet(one_size)
+    assert "bring both to one size first, for example by --size" in refused(capsys, reference, one_size)
+    assert "00000001 is 40x29, 00000000 is 40x20" in refused(capsys, one_size, mixed)
+    assert "has images of 16x16, not 8x8; --size crops image files" in refused(capsys, reference, mixed, "--size", 8)
+    assert "--size 0: give at least 1" in refused(capsys, reference, mixed, "--size", 0)
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> tuple[Path, Path]:
+    """A generator and its autoencoder, both untrained."""
+    autoencoder = exchanged.trained(tmp_path / "autoencoder")
+    card = GeneratorCard(
+        transformer=TransformerConfig(depth=1, width=16, heads=2, patch_size=4),
+        latent_channels=tiny.CHANNELS,
+        grid=SIDE // LatentCodec.from_directory(autoencoder).downsampling,
+        num_classes=2,
+        class_names=("cat", "dog"),
+        autoencoder_fingerprint=LatentCodec.from_directory(autoencoder).fingerprint,
+        steps=0,
+    )
+    torch.manual_seed(0)
+    network = card.build()
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.1)
+    save_generator(tmp_path / "generator", card, network.state_dict())
+    return tmp_path / "generator", autoencoder
+
+
+def test_a_generator_makes_the_samples_that_reals_sample_makes(
+    tmp_path: Path, reference: Path, trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, autoencoder = trained
+    asked = ("--autoencoder", autoencoder, "--count", 6, "--seed", 3)
+    sampled = tmp_path / "sampled.npz"
+    assert reals("sample", "--generator", generator, *asked, "--out", sampled) == 0
+    common = ("--replicates", 2, "--seed", 3)
+    assert reals("evaluate", reference, sampled, *common, "--out", tmp_path / "expected.json") == 0
+    command = ("evaluate", reference, generator, *asked, "--replicates", 2, "--out", tmp_path / "found.json")
+    assert reals(*command) == 0
+    expected, found = read_json(tmp_path / "expected.json"), read_json(tmp_path / "found.json")
+    assert found["metrics"] == expected["metrics"]
+    assert found["protocol"]["labels"] == "balanced"
+    (kept,) = (tmp_path / "cache" / "samples").glob("*.npz")
+    assert found["protocol"]["samples"]["location"] == str(kept)
+    # A second evaluation samples nothing; without a cache nothing stays.
+    capsys.readouterr()
+    assert reals(*command) == 0
+    assert f"{kept}: already there" in capsys.readouterr().err
+    assert reals(*command, "--cache", "False") == 0
+    assert list((tmp_path / "cache" / "samples").iterdir()) == []
+
+
+def test_mistakes_about_generators_are_one_line(
+    tmp_path: Path, reference: Path, trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator, autoencoder = trained
+    with_it = ("--autoencoder", autoencoder)
+    assert "give its autoencoder with --autoencoder" in refused(capsys, reference, generator)
+    assert "say with --count how many" in refused(capsys, reference, generator, *with_it)
+    assert "--count 0: give at least 1" in refused(capsys, reference, generator, *with_it, "--count", 0)
+    assert "which --autoencoder is for" in refused(capsys, reference, reference, *with_it)
+    assert "which --count is for" in refused(capsys, reference, reference, "--count", 4)
+    pairs = (*with_it, "--count", 6, "--reconstructions", "True")
+    assert "leave out --reconstructions" in refused(capsys, reference, generator, *pairs)
+    asked = (generator, *with_it, "--count", 6)
+    np.savez(tmp_path / "larger.npz", arr_0=np.zeros((5, 32, 32, 3), np.uint8))
+    message = refused(capsys, tmp_path / "larger.npz", *asked)
+    assert "larger.npz has images of 32x32" in message
+    assert "makes 16x16; --size 16 crops" in message
+    assert "absent.npz: no such file" in refused(capsys, tmp_path / "absent.npz", *asked)
+    write_json(generator / "config.json", {"not": "a generator"})
+    assert "config.json" in refused(capsys, reference, *asked)
+    assert not (tmp_path / "cache" / "samples").exists()
