@@ -241,9 +241,12 @@ class _Batches:
         }
         times = evaluation_times(self.process, self.solver)
         if times is not None:
-            guided = self.guidance.guided(times, noise_level(self.process))
-            name = "network_forwards_per_image" if self.weaker is None else "weaker_network_forwards_per_image"
-            card |= {"evaluations_per_image": len(times), name: guided + (len(times) if self.weaker is None else 0)}
+            level = noise_level(self.process)
+            card["evaluations_per_image"] = len(times)
+            if self.weaker is None:
+                card["network_forwards_per_image"] = self.guidance.forwards(times, level)
+            else:
+                card["weaker_network_forwards_per_image"] = self.guidance.guided(times, level)
         return card
 
 

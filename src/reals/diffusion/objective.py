@@ -10,10 +10,9 @@ from reals.diffusion.flow import Flow
 from reals.diffusion.interpolant import GVP, VP, Linear
 from reals.diffusion.interval import sampling_interval, training_interval
 from reals.diffusion.prediction import Prediction, VelocityPrediction
+from reals.diffusion.quarters import QUARTERS, quarter_shares
 from reals.diffusion.time_sampling import TimeDistribution, Uniform
 from reals.diffusion.weighting import NoWeighting, Weighting
-
-_TIME_QUARTERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,9 +117,5 @@ class FlowObjective(nn.Module):
         latents, noise = latents.float(), noise.float()
         t = self.config.times(quantile.float(), *self.config.training_interval())
         errors = self.per_sample(latents, labels, noise, t)
-        losses = {"loss": errors.mean()}
-        quarter = (t.detach() * _TIME_QUARTERS).long().clamp_(max=_TIME_QUARTERS - 1)
-        shares = errors.detach().new_zeros(_TIME_QUARTERS).index_add_(0, quarter, errors.detach())
-        for index, share in enumerate(shares * (_TIME_QUARTERS / len(errors))):
-            losses[f"loss_t{index / _TIME_QUARTERS:.2f}"] = share
-        return losses
+        quarter = (t.detach() * QUARTERS).long().clamp_(max=QUARTERS - 1)
+        return {"loss": errors.mean(), **quarter_shares(errors, quarter, "loss_t")}

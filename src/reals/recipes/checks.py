@@ -43,7 +43,7 @@ def check_generator(recipe: Recipe) -> None:
         UserError: they do not.
     """
     check_sampler(recipe.process, recipe.sampling.solver)
-    transformer, repa = recipe.generator, recipe.generator_training.repa
+    transformer = recipe.generator
     if isinstance(recipe.process, GaussianDiffusion):
         wanted = isinstance(recipe.process.variance, LearnedRange)
         if transformer.variance != wanted:
@@ -54,10 +54,19 @@ def check_generator(recipe: Recipe) -> None:
             )
     elif transformer.variance:
         raise UserError("generator.variance is True, but flow matching has no variance; set it to False")
-    if recipe.repa and repa.block > transformer.depth:
+    check_repa(recipe)
+
+
+def check_repa(recipe: Recipe) -> None:
+    """Check that the transformer has the block whose tokens REPA aligns.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    block, depth = recipe.generator_training.repa.block, recipe.generator.depth
+    if recipe.repa and block > depth:
         raise UserError(
-            f"generator_training.repa.block is {repa.block}, but the transformer has {transformer.depth} blocks; "
-            "give one of them"
+            f"generator_training.repa.block is {block}, but the transformer has {depth} blocks; give one of them"
         )
 
 

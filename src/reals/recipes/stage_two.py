@@ -12,6 +12,7 @@ from reals.diffusion.repa import RepaObjective
 from reals.latents.cache import LatentCache, encode_images
 from reals.latents.codec import LatentCodec
 from reals.models.transformer import Transformer
+from reals.recipes.checks import check_repa
 from reals.recipes.generator import GeneratorCard, save_generator
 from reals.recipes.latent_batches import CachedLatents, latent_batches
 from reals.recipes.preview import Preview
@@ -182,10 +183,7 @@ def _objective(
     else:
         if features is None:
             raise ValueError("REPA needs semantic features")
-        if repa.block > recipe.generator.depth:
-            raise UserError(
-                f"repa.block is {repa.block}, but the transformer has {recipe.generator.depth} blocks; give one of them"
-            )
+        check_repa(recipe)
         if features.photos != latents.cache.metadata["photos"]:
             raise UserError(f"{latents.directory}: latents of other photos than REPA's features; encode again")
         seed_everything(recipe.seed, "projector")

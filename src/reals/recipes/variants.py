@@ -39,7 +39,7 @@ from reals.models.semantic import DinoV2, EfficientNetLite0
 from reals.models.transformer import SIZES, NamedTransformer, PatchSize
 from reals.recipes.schema import Recipe
 from reals.runtime.errors import UserError, nearest
-from reals.training.trackers import NoTracker, TensorBoard, WandB
+from reals.training.trackers import TRACKERS
 
 SOLVERS: Mapping[str, Sampler] = {
     "euler": Euler(),
@@ -74,7 +74,6 @@ _WEIGHTINGS = {"none": NoWeighting(), "velocity": VelocityWeighting(), "likeliho
 _TIMES = {"uniform": Uniform(), "logit-normal": LogitNormal()}
 _NORMALISATIONS = {"min-max": MinMax(), "std": Standardise()}
 _SEMANTIC = {"efficientnet-lite0": EfficientNetLite0(), "dinov2": DinoV2()}
-_TRACKERS = {"tensorboard": TensorBoard(), "wandb": WandB(), "none": NoTracker()}
 _PATCHES: tuple[PatchSize, ...] = get_args(PatchSize)
 _TRANSFORMERS = {f"{s}/{p}": NamedTransformer(size=s, patch_size=p) for s in SIZES for p in _PATCHES}
 
@@ -159,7 +158,7 @@ def _semantic(recipe: Recipe, name: str) -> Recipe:
 
 
 def _tracker(recipe: Recipe, name: str) -> Recipe:
-    training = replace(recipe.generator_training, tracker=pick("--tracker", name, _TRACKERS))
+    training = replace(recipe.generator_training, tracker=pick("--tracker", name, TRACKERS))
     return replace(recipe, generator_training=training)
 
 

@@ -8,8 +8,7 @@ from reals.diffusion.gaussian.bound import discretised_surprise, gaussian_diverg
 from reals.diffusion.gaussian.schedule import Schedule
 from reals.diffusion.gaussian.variance import LearnedRange, Variance, interpolate_log_variance, split_output
 from reals.diffusion.interpolant import expand
-
-_QUARTERS = 4
+from reals.diffusion.quarters import QUARTERS, quarter_shares
 
 
 class GaussianObjective(nn.Module):
@@ -96,7 +95,4 @@ class GaussianObjective(nn.Module):
             total = total + self.variance.bound_weight * terms["vb"]
         losses = {"loss": total.mean()}
         losses |= {name: term.detach().mean() for name, term in terms.items()}
-        shares = total.detach().new_zeros(_QUARTERS).index_add_(0, timesteps * _QUARTERS // self.steps, total.detach())
-        for index, share in enumerate(shares * (_QUARTERS / len(total))):
-            losses[f"loss_noise{index / _QUARTERS:.2f}"] = share
-        return losses
+        return losses | quarter_shares(total, timesteps * QUARTERS // self.steps, "loss_noise")

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from reals.diffusion.gaussian.chain import Chain
 from reals.diffusion.gaussian.objective import GaussianObjective
 from reals.diffusion.gaussian.schedule import LinearBetas
-from reals.diffusion.gaussian.solvers import GaussianSolver, no_callback
+from reals.diffusion.gaussian.solvers import GaussianSolver
 from reals.diffusion.gaussian.variance import LearnedRange, Variance
 from reals.diffusion.guidance import Output
 from reals.diffusion.noise import NoiseSource
-from reals.diffusion.solvers import StepCallback
+from reals.diffusion.solvers.grid import StepCallback, ignore_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class GaussianDiffusion:
         output: Output,
         x: Float[Tensor, "b c *dims"],
         noise: NoiseSource,
-        on_step: StepCallback = no_callback,
+        on_step: StepCallback = ignore_step,
     ) -> Float[Tensor, "b c *dims"]:
         """Carry standard normal ``x`` to data.
 

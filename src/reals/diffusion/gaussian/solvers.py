@@ -11,11 +11,7 @@ from torch import Tensor
 from reals.diffusion.gaussian.chain import Chain
 from reals.diffusion.gaussian.spacing import EvenSpacing, Spacing
 from reals.diffusion.noise import NoiseSource
-from reals.diffusion.solvers import StepCallback
-
-
-def no_callback(step: int, x: Tensor) -> None:
-    """Take no notice of a step."""
+from reals.diffusion.solvers.grid import StepCallback, ignore_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,7 @@ class DDPM(_Visits):
     """Timesteps visited, each with one evaluation of the network."""
 
     def integrate(
-        self, chain: Chain, x: Float[Tensor, "b c *dims"], noise: NoiseSource, on_step: StepCallback = no_callback
+        self, chain: Chain, x: Float[Tensor, "b c *dims"], noise: NoiseSource, on_step: StepCallback = ignore_step
     ) -> Float[Tensor, "b c *dims"]:
         """Carry noise ``x`` to data, asking ``noise`` for fresh noise at every step but the last.
 
@@ -94,7 +90,7 @@ class DDIM(_Visits):
             raise ValueError(f"eta is {self.eta}; it must lie between 0 and 1")
 
     def integrate(
-        self, chain: Chain, x: Float[Tensor, "b c *dims"], noise: NoiseSource, on_step: StepCallback = no_callback
+        self, chain: Chain, x: Float[Tensor, "b c *dims"], noise: NoiseSource, on_step: StepCallback = ignore_step
     ) -> Float[Tensor, "b c *dims"]:
         """Carry noise ``x`` to data; only for η > 0 ask ``noise`` for fresh noise, at every step but the last.
 
@@ -116,7 +112,7 @@ class DDIM(_Visits):
         return x
 
     def encode(
-        self, chain: Chain, x: Float[Tensor, "b c *dims"], on_step: StepCallback = no_callback
+        self, chain: Chain, x: Float[Tensor, "b c *dims"], on_step: StepCallback = ignore_step
     ) -> Float[Tensor, "b c *dims"]:
         """Carry data ``x`` to the noise from which ``integrate`` with η = 0 makes it, up to the error of the steps.
 
