@@ -175,6 +175,12 @@ def test_a_damaged_state_is_named(tmp_path: Path) -> None:
         load_state(tmp_path / "nowhere.pt")
 
 
+def test_a_text_is_no_checkpoint_and_nobody_is_told_to_run_it(tmp_path: Path) -> None:
+    (tmp_path / "notes.pt").write_text("# Notes\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"notes\.pt: not a whole file of tensors \(damaged, or no torch checkpoint\)$"):
+        load_state(tmp_path / "notes.pt")
+
+
 def test_tensors_without_names_are_no_state(tmp_path: Path) -> None:
     torch.save([torch.zeros(1)], tmp_path / "list.pt")  # noqa: TID251
     with pytest.raises(UserError, match=r"list\.pt: holds a list instead of named tensors"):

@@ -169,6 +169,9 @@ def load_state(path: Path) -> dict[Any, Any]:
         foreign = re.search(r"GLOBAL (\S+)", str(error))
         if foreign is None:
             reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            if isinstance(error, pickle.UnpicklingError):
+                # torch would advise to run the file's code, which mends nothing in a damaged file.
+                reason = "damaged, or no torch checkpoint"
             raise UserError(f"{path}: not a whole file of tensors ({reason})") from None
         keep = "'state_dict' in k or 'ema' in k or hasattr(v, 'shape')"
         raise UserError(
