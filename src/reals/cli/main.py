@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from reals import __version__
+from reals.runtime import dist
 from reals.runtime.errors import Interrupted, UserError, nearest
 
 # One line each; a verb's module is imported when the verb is run, so `reals --help` imports no torch.
@@ -28,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "report": ("reals.cli.measures:report", "one self-contained HTML page for a run"),
 }
 
+_MISTAKE_EXIT_CODE = 2
 _INTERRUPTED_EXIT_CODE = 130
 
 
@@ -50,12 +52,23 @@ def _dispatch(arguments: list[str]) -> int:
         module, function = VERBS[verb][0].split(":")
         getattr(importlib.import_module(module), function)(rest)
     except UserError as error:
-        print(f"reals: {error}", file=sys.stderr)
-        return 2
+        _tell(str(error))
+        return _MISTAKE_EXIT_CODE
     except Interrupted as interruption:
-        print(f"reals: {interruption}; run the same command again to go on", file=sys.stderr)
+        _tell(f"{interruption}; run the same command again to go on")
         return _INTERRUPTED_EXIT_CODE
+    except Exception:
+        # What waiting for a process that stopped looks like in the others says nothing to the user.
+        if dist.world_size() > 1 and dist.another_stopped():
+            return _MISTAKE_EXIT_CODE
+        raise
     return 0
+
+
+def _tell(message: str) -> None:
+    """Print why this process stops, unless another process of the launch has said why it does."""
+    if dist.world_size() == 1 or dist.first_to_stop():
+        print(f"reals: {message}", file=sys.stderr)
 
 
 def _help() -> str:

@@ -1,6 +1,5 @@
 """Every image of a source decoded and cropped into shards, by all cores, with damaged ones counted."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reals.data.ahead import cores
 from reals.data.crop import centre_crop
 from reals.data.decode import BrokenImage
 from reals.data.sources import BlockSource, ImageSource
@@ -65,10 +65,8 @@ class Decoding:
             UserError: a file cannot be read from the disk, or the directory holds other images.
             Interrupted: a signal asked the process to stop; finished shards stay.
         """
-        # Reading and decoding release the interpreter's lock. From Python 3.13 on, the count respects affinity.
-        workers = getattr(os, "process_cpu_count", os.cpu_count)() or 1
         with ExitStack() as stack:
-            pool = stack.enter_context(ThreadPoolExecutor(workers))
+            pool = stack.enter_context(ThreadPoolExecutor(cores()))
             write_shards(
                 self._directory,
                 len(self._source),

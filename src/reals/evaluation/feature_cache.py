@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.networks import FeatureNetwork, extract
-from reals.evaluation.shared_extraction import extract_shared, main_says
+from reals.evaluation.shared_extraction import extract_shared, hash_shared, main_says
 from reals.runtime import dist
 from reals.runtime.io import atomic_path
 from reals.runtime.progress import say
@@ -31,14 +31,15 @@ def features_of(
     """
     if cache is None:
         return _extract(images, network, batch_size)
-    # Every process reads the set for its hash: to wait for the main one could take longer than a process may wait.
-    path = cache / f"{_name(images, network)}.npy"
-    known = _read(path, (len(images), network.dimension)) if dist.is_main() else None
+    if dist.world_size() > 1 and main_says(not images.hashed):
+        hash_shared(images, batch_size)
+    path = cache / f"{_name(images, network)}.npy" if dist.is_main() else None
+    known = None if path is None else _read(path, (len(images), network.dimension))
     if main_says(known is not None):
         say(f"{images.location}: features of {network.name} taken from {path}")
         return np.empty((0, network.dimension), np.float32) if known is None else known
     features = _extract(images, network, batch_size)
-    if dist.is_main():
+    if path is not None:
         with atomic_path(path) as temporary, open(temporary, "wb") as handle:
             np.save(handle, features, allow_pickle=False)
     return features

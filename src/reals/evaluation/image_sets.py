@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
+from reals.data.ahead import load_ahead
 from reals.data.crop import centre_crop
 from reals.data.decode import BrokenImage
 from reals.data.huggingface import HUB_PREFIX
@@ -20,6 +22,9 @@ from reals.runtime.errors import UserError
 
 ARRAY = "arr_0"
 """The one key of ADM's layout that is read: uint8 images ``[n, height, width, 3]``."""
+
+DIGEST_BYTES = 32
+"""Of an image's SHA-256."""
 
 LABELS = "arr_1"
 """Where batches of samples hold their classes: integers ``[n]``."""
@@ -35,7 +40,7 @@ class ByteStream(Protocol):
 
 
 class ImageSet(ABC):
-    """Equally large images behind a location, read in blocks; pixels are hashed while they pass."""
+    """Equally large images behind a location, read in blocks; each image's pixels are hashed while they pass."""
 
     location: str
     height: int
@@ -43,13 +48,14 @@ class ImageSet(ABC):
     crop: int | None = None
     """The side to which images are cropped on reading; None for images that are taken as they are."""
 
-    def __init__(self) -> None:
-        """Start without a fingerprint; it costs no second reading after :meth:`blocks` has run to its end."""
-        self._fingerprint: str | None = None
+    def __init__(self, count: int) -> None:
+        """Start with ``count`` images of which none is hashed."""
+        self._digests = np.zeros((count, DIGEST_BYTES), np.uint8)
+        self._hashed = np.zeros(count, bool)
 
-    @abstractmethod
     def __len__(self) -> int:
         """Return the number of images."""
+        return len(self._hashed)
 
     @abstractmethod
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
@@ -70,34 +76,40 @@ class ImageSet(ABC):
                 break
         return np.stack([found[int(index)] for index in indices])
 
-    def blocks(self, batch: int) -> Iterator[np.ndarray]:
-        """Yield uint8 blocks ``[b, height, width, 3]`` of at most ``batch`` images, in order.
+    def blocks(self, batch: int, first: int = 0, every: int = 1) -> Iterator[UInt8[np.ndarray, "b h w 3"]]:
+        """Yield blocks of at most ``batch`` images, in order: all, or block ``first`` and each ``every``-th after it.
 
         Raises:
             UserError: an image is broken or of another size than the first, or the file ends too early.
         """
-        digest = hashlib.sha256(f"{len(self)}x{self.height}x{self.width}x3".encode())
-        for block in self._read(batch):
-            digest.update(np.ascontiguousarray(block).data)
+        for number, block in enumerate(self._read(batch, first, every)):
+            start = (first + number * every) * batch
+            if not self._hashed[start : start + len(block)].all():
+                digests = [hashlib.sha256(image.data).digest() for image in np.ascontiguousarray(block)]
+                self.learn(start, np.frombuffer(b"".join(digests), np.uint8).reshape(len(block), DIGEST_BYTES))
             yield block
-        self._fingerprint = digest.hexdigest()
-
-    def share(self, batch: int, first: int, every: int) -> Iterator[np.ndarray]:
-        """Yield those of :meth:`blocks` that are one process's share; nothing is hashed."""
-        return self._read(batch, first, every)
 
     @property
     def hashed(self) -> bool:
         """Whether :meth:`fingerprint` is known already."""
-        return self._fingerprint is not None
+        return bool(self._hashed.all())
+
+    def digests(self, start: int, stop: int) -> UInt8[np.ndarray, "b 32"]:
+        """Return the SHA-256 of the pixels of each of some images; zeros for one that has not been read."""
+        return self._digests[start:stop]
+
+    def learn(self, start: int, digests: UInt8[np.ndarray, "b 32"]) -> None:
+        """Take the digests of images from ``start`` on, which another process has read, perhaps."""
+        self._digests[start : start + len(digests)] = digests
+        self._hashed[start : start + len(digests)] = True
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of size and pixels, whatever file format holds them; reads the set if need be."""
-        if self._fingerprint is None:
+        """Return the SHA-256 of size and images, whatever file format holds them; reads them if need be."""
+        if not self.hashed:
             for _ in self.blocks(256):
                 pass
-        assert self._fingerprint is not None
-        return self._fingerprint
+        head = f"{len(self)}x{self.height}x{self.width}x3".encode()
+        return hashlib.sha256(head + self._digests.tobytes()).hexdigest()
 
 
 def open_images(location: str | Path, size: int | None = None) -> ImageSet:
@@ -128,25 +140,24 @@ class FileImages(ImageSet):
 
     def __init__(self, location: str, size: int | None = None):
         """Open the source; without ``size``, the side of the cropped images, read the first image's size."""
-        super().__init__()
         self.location = location
         self._source = open_source(location)
         self.crop = size
         if len(self._source) == 0:
             raise UserError(f"{location}: holds no images")
+        super().__init__(len(self._source))
         self.width, self.height = self._decode(0).size if size is None else (size, size)
-
-    def __len__(self) -> int:
-        return len(self._source)
 
     def labels(self) -> np.ndarray | None:
         """Return the index of each image's class folder."""
         return self._source.labels
 
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
-        for start in range(first * batch, len(self), every * batch):
-            stop = min(start + batch, len(self))
-            yield np.stack([self._load(index) for index in range(start, stop)])
+        starts = range(first * batch, len(self), every * batch)
+        indices = (index for start in starts for index in range(start, min(start + batch, len(self))))
+        images = load_ahead(self._load, indices, ahead=batch)
+        for start in starts:
+            yield np.stack(list(islice(images, min(batch, len(self) - start))))
 
     def _load(self, index: int) -> np.ndarray:
         image = self._decode(index)
@@ -177,15 +188,12 @@ class NpzImages(ImageSet):
 
     def __init__(self, path: Path):
         """Read the array's shape, without its pixels."""
-        super().__init__()
         self.location = str(path)
         self._path = path
         with _OpenArray(path) as (_, shape, _):
             pass
-        self._count, self.height, self.width = shape[:3]
-
-    def __len__(self) -> int:
-        return self._count
+        count, self.height, self.width = shape[:3]
+        super().__init__(count)
 
     def labels(self) -> np.ndarray | None:
         """Return ``arr_1`` where it holds an integer for each image."""
@@ -194,7 +202,7 @@ class NpzImages(ImageSet):
                 labels = archive[LABELS] if LABELS in archive.files else None
         except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
             raise UserError(f"{self._path}: '{LABELS}' cannot be read ({error}); copy or write it again") from None
-        if labels is None or labels.shape != (self._count,) or labels.dtype.kind not in "iu":
+        if labels is None or labels.shape != (len(self),) or labels.dtype.kind not in "iu":
             return None
         return labels.astype(np.int64)
 

@@ -1,17 +1,17 @@
 """Extraction of features that the processes of a ``torchrun`` launch share; the main process has the result."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
 import torch.distributed
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from reals.evaluation.image_sets import ImageSet
+from reals.evaluation.image_sets import DIGEST_BYTES, ImageSet
 from reals.evaluation.networks import FeatureNetwork
 from reals.runtime import dist, interrupt
-from reals.runtime.progress import progress
+from reals.runtime.progress import Progress, progress
 
 
 @contextmanager
@@ -37,41 +37,64 @@ def extract_shared(network: FeatureNetwork, images: ImageSet, batch_size: int) -
     """Return the features of a set in the main process and no rows in the others; every process takes part.
 
     Blocks of ``batch_size`` images go round: process r takes blocks r, r + processes, and so on, so that every network
-    sees the blocks that one process alone would show it. After each round the blocks' features meet, which keeps fast
-    processes from waiting longer than a collective operation may. Of a set that has not been hashed, the main process
-    also reads the others' images: the hash is of all pixels in order.
+    sees the blocks that one process alone would show it, and each image is read by one process.
 
     Raises:
         UserError: an image is broken or of another size than the first.
         Interrupted: a signal asked the process to stop.
     """
+    with progress(f"Features {network.name}", len(images), "images") as shown:
+        return _in_turns(images, batch_size, network, network.dimension, shown)
+
+
+def hash_shared(images: ImageSet, batch_size: int) -> None:
+    """Read a set so that the main process knows its fingerprint; every process takes part.
+
+    Raises:
+        UserError: an image is broken or of another size than the first.
+        Interrupted: a signal asked the process to stop.
+    """
+    with progress(f"Hashing {images.location}", len(images), "images") as shown:
+        _in_turns(images, batch_size, lambda block: np.empty((len(block), 0), np.float32), 0, shown)
+
+
+def _in_turns(
+    images: ImageSet,
+    batch_size: int,
+    look: Callable[[UInt8[np.ndarray, "b h w 3"]], Float[np.ndarray, "b d"]],
+    dimension: int,
+    shown: Progress,
+) -> Float[np.ndarray, "n d"]:
+    """Return what ``look`` makes of every image, and let the set know its digests, in the main process.
+
+    After each round the blocks' rows meet, which keeps fast processes from waiting longer than a collective operation
+    may.
+    """
     rank, main, total = dist.rank(), dist.is_main(), len(images)
-    a_round = dist.world_size() * batch_size
-    hashes = main and not images.hashed
-    blocks = images.blocks(batch_size) if hashes else images.share(batch_size, rank, dist.world_size())
-    features = np.empty((total if main else 0, network.dimension), np.float32)
-    with progress(f"Features {network.name}", total, "images") as shown:
-        for start in range(0, total, a_round):
-            interrupt.stop_if_requested(f"after the features of {start} of {total} images")
-            stop = min(start + a_round, total)
-            part = np.zeros((stop - start, network.dimension), np.float32)
-            for turn, first in enumerate(range(0, stop - start, batch_size)):
-                if turn == rank:
-                    part[first : first + batch_size] = network(next(blocks))
-                elif hashes:
-                    next(blocks)
-            met = _sum_in_main(part)
-            if main:
-                features[start:stop] = met
-            shown.advance(stop - start)
-    # Beyond its last block, a pass leaves the hash of what it read.
-    next(blocks, None)
-    return features
+    a_round, width = dist.world_size() * batch_size, 4 * dimension
+    blocks = images.blocks(batch_size, rank, dist.world_size())
+    seen = np.empty((total if main else 0, dimension), np.float32)
+    for start in range(0, total, a_round):
+        interrupt.stop_if_requested(f"after {start} of {total} images of {images.location}")
+        stop = min(start + a_round, total)
+        rows = np.zeros((stop - start, width + DIGEST_BYTES), np.uint8)
+        first = start + rank * batch_size
+        if first < stop:
+            found = np.ascontiguousarray(look(next(blocks)), np.float32)
+            own = rows[first - start : first - start + len(found)]
+            own[:, :width] = found.view(np.uint8)
+            own[:, width:] = images.digests(first, first + len(found))
+        met = _sum_in_main(rows)
+        if main:
+            seen[start:stop] = np.ascontiguousarray(met[:, :width]).view(np.float32)
+            images.learn(start, met[:, width:])
+        shown.advance(stop - start)
+    return seen
 
 
-def _sum_in_main(part: Float[np.ndarray, "b d"]) -> Float[np.ndarray, "b d"]:
-    """Return the sum over processes, in the main one; each row is zero in all but one, so nothing is rounded."""
-    tensor = torch.from_numpy(part).to(_meeting_place())
+def _sum_in_main(rows: UInt8[np.ndarray, "b d"]) -> UInt8[np.ndarray, "b d"]:
+    """Return the sum over processes, in the main one; each row is zero in all but one, so it passes unchanged."""
+    tensor = torch.from_numpy(rows).to(_meeting_place())
     torch.distributed.reduce(tensor, dst=0)
     return tensor.cpu().numpy()
 
