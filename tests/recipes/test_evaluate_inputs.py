@@ -1,5 +1,6 @@
 """``reals evaluate`` on more than image files: Hugging Face datasets, and a generator that makes its samples."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from reals.data.crop import centre_crop
 from reals.latents.codec import LatentCodec
 from reals.models.transformer import TransformerConfig
 from reals.recipes.generator import GeneratorCard, save_generator
-from reals.runtime.io import read_json, write_json
+from reals.runtime.io import load_tensors, read_json, save_tensors, write_json
 from tests.apps import exchanged
 from tests.latents import tiny
 from tests.recipes.runs import reals
@@ -144,6 +145,35 @@ def test_a_generator_makes_the_samples_that_reals_sample_makes(
     assert list((tmp_path / "cache" / "samples").iterdir()) == []
 
 
+def test_two_generators_are_compared(tmp_path: Path, reference: Path, trained: tuple[Path, Path]) -> None:
+    """The baseline's autoencoder is its own, or the samples' unless given; the same generator differs by nothing."""
+    generator, autoencoder = trained
+    other = shutil.copytree(autoencoder, tmp_path / "other")
+    weights = other / "diffusion_pytorch_model.safetensors"
+    tensors = load_tensors(weights)
+    save_tensors(weights, {name: tensor * 1.5 for name, tensor in tensors.items()})
+    card = read_json(generator / "config.json")
+    second = shutil.copytree(generator, tmp_path / "second")
+    fingerprint = LatentCodec.from_directory(other).fingerprint
+    assert fingerprint != card["autoencoder_fingerprint"]
+    write_json(second / "config.json", card | {"autoencoder_fingerprint": fingerprint})
+    found = []
+    for more in ((generator,), (second, "--baseline-autoencoder", other)):
+        out = tmp_path / "out.json"
+        asked = ("--autoencoder", autoencoder, "--count", 6, "--replicates", 2, "--out", out)
+        assert reals("evaluate", reference, generator, *asked, "--baseline", *more) == 0
+        found.append(read_json(out))
+    same, different = (result["baseline"]["comparison"]["fd/efficientnet-lite0"]["difference"] for result in found)
+    assert same == 0
+    assert different != 0
+    assert found[0]["metrics"] == found[1]["metrics"]
+    sampled = tmp_path / "sampled.npz"
+    asked = ("--generator", second, "--autoencoder", other, "--count", 6, "--out", sampled)
+    assert reals("sample", *asked) == 0
+    assert reals("evaluate", reference, sampled, "--replicates", 2, "--out", tmp_path / "plain.json") == 0
+    assert read_json(tmp_path / "plain.json")["metrics"] == found[1]["baseline"]["metrics"]
+
+
 def test_mistakes_about_generators_are_one_line(
     tmp_path: Path, reference: Path, trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +184,12 @@ def test_mistakes_about_generators_are_one_line(
     assert "--count 0: give at least 1" in refused(capsys, reference, generator, *with_it, "--count", 0)
     assert "which --autoencoder is for" in refused(capsys, reference, reference, *with_it)
     assert "which --count is for" in refused(capsys, reference, reference, "--count", 4)
+    assert "give its autoencoder with --baseline-autoencoder" in refused(
+        capsys, reference, reference, "--baseline", generator, "--count", 4
+    )
+    unused = ("--baseline-autoencoder", autoencoder)
+    assert "no generator as --baseline" in refused(capsys, reference, reference, "--baseline", reference, *unused)
+    assert "no generator as --baseline" in refused(capsys, reference, generator, *with_it, "--count", 4, *unused)
     pairs = (*with_it, "--count", 6, "--reconstructions", "True")
     assert "leave out --reconstructions" in refused(capsys, reference, generator, *pairs)
     asked = (generator, *with_it, "--count", 6)

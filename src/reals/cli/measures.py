@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from reals.apps.evaluate import Extras
     from reals.evaluation.inception import InceptionFeatures
+    from reals.recipes.evaluation_inputs import TrainedGenerator
 
 _NOT_COMPARABLE_EXIT_CODE = 1
 _REFERENCE_SIZE = 256
@@ -41,7 +42,8 @@ class EvaluateArguments:
     inception_sha256: str = "published"
     """What the SHA-256 of that file must be; "any" accepts other weights, whose distances are no FID."""
     baseline: str | None = None
-    """Other samples, to say how SAMPLES differ from them, with intervals of the difference."""
+    """Other samples, or the directory of another generator: to say how SAMPLES differ from them, with intervals of the
+    difference."""
     arithmetic: Literal["exact", "adm_fp16"] = "exact"
     """Of precision and recall: decided exactly, or with ADM's float16 distances."""
     labels: Literal["random", "balanced", "unconditional", "unknown"] | None = None
@@ -64,8 +66,10 @@ class EvaluateArguments:
     """Also measure CMMD with this CLIP model: a directory, or a hub id such as openai/clip-vit-large-patch14-336."""
     autoencoder: Path | None = None
     """Of a generator as SAMPLES: the autoencoder in whose latent space it was trained."""
+    baseline_autoencoder: Path | None = None
+    """Of a generator as --baseline: its autoencoder; by default the one of --autoencoder."""
     count: int | None = None
-    """Of a generator as SAMPLES: how many images it makes, by the defaults of ``reals sample``."""
+    """Of a generator: how many images it makes, by the defaults of ``reals sample``."""
     make_reference: tuple[str, Path] | None = None
     """DATA OUT.npz: instead, write a reference batch of a set of photos, which the ADM evaluator reads as well."""
     size: int | None = None
@@ -111,7 +115,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     from reals.apps.evaluate import render
     from reals.evaluation.shared_extraction import main_first
     from reals.models.weights import cache_directory
-    from reals.recipes.evaluation_inputs import discard_samples
+    from reals.recipes.evaluation_inputs import discard_samples, generated_samples
     from reals.recipes.pipeline import prepare_process
     from reals.recipes.workspace import refuse_file
     from reals.runtime import dist
@@ -122,13 +126,21 @@ def evaluate(arguments: Sequence[str]) -> None:
     with main_first():
         network = None if parsed.inception is None else _inception(parsed, device)
         extras = _extras(parsed, device)
-    made = _generated(parsed, parsed.reference, parsed.samples, cache_directory() / "samples", device)
+    made = generated_samples(
+        _generators(parsed, parsed.samples),
+        cache_directory() / "samples",
+        reference=parsed.reference,
+        count=parsed.count or 0,
+        seed=parsed.seed,
+        size=parsed.size,
+        device=device,
+    )
     downloaded = any((parsed.inception, parsed.dinov2, parsed.clip))
     result = measure(
         parsed.reference,
-        parsed.samples if made is None else str(made),
+        str(made.get("samples", parsed.samples)),
         output=parsed.out,
-        baseline=parsed.baseline,
+        baseline=None if parsed.baseline is None else str(made.get("baseline", parsed.baseline)),
         seed=parsed.seed,
         replicates=parsed.replicates,
         network=network,
@@ -142,37 +154,36 @@ def evaluate(arguments: Sequence[str]) -> None:
     )
     if dist.is_main():
         sys.stdout.write(render(result) + "\n")
-    if made is not None and not parsed.cache:
-        discard_samples(made)
+    if not parsed.cache:
+        for output in made.values():
+            discard_samples(output)
 
 
-def _generated(
-    parsed: EvaluateArguments, reference: str, samples: str, directory: Path, device: "torch.device"
-) -> Path | None:
-    """Return the samples of a generator, or None where SAMPLES are images already."""
-    from reals.recipes.evaluation_inputs import generated_samples, is_generator
+def _generators(parsed: EvaluateArguments, samples: str) -> "dict[str, TrainedGenerator]":
+    """Return those of SAMPLES and --baseline that are generators, with their autoencoders."""
+    from reals.recipes.evaluation_inputs import TrainedGenerator, is_generator
 
-    if not is_generator(samples):
-        if parsed.autoencoder is not None or parsed.count is not None:
-            flag = "--count" if parsed.autoencoder is None else "--autoencoder"
+    places = {"samples": (samples, parsed.autoencoder, "--autoencoder")}
+    if parsed.baseline is not None:
+        autoencoder = parsed.baseline_autoencoder or parsed.autoencoder
+        places["baseline"] = parsed.baseline, autoencoder, "--baseline-autoencoder"
+    found: dict[str, TrainedGenerator] = {}
+    for role, (place, autoencoder, flag) in places.items():
+        if not is_generator(place):
+            continue
+        if autoencoder is None:
+            raise UserError(f"{place}: is a generator; give its autoencoder with {flag}")
+        if parsed.count is None:
+            raise UserError(f"{place}: is a generator; say with --count how many images it should make")
+        if parsed.reconstructions:
+            raise UserError(f"{place}: is a generator, whose images reconstruct none; leave out --reconstructions")
+        found[role] = TrainedGenerator(Path(place).expanduser(), autoencoder)
+    if parsed.baseline_autoencoder is not None and "baseline" not in found:
+        raise UserError(f"{parsed.baseline or 'evaluate'}: no generator as --baseline, for --baseline-autoencoder")
+    for flag, given in (("--autoencoder", parsed.autoencoder), ("--count", parsed.count)):
+        if given is not None and not found:
             raise UserError(f"{samples}: not a generator, which {flag} is for; give what 'reals train' wrote")
-        return None
-    if parsed.autoencoder is None:
-        raise UserError(f"{samples}: is a generator; give its autoencoder with --autoencoder")
-    if parsed.count is None:
-        raise UserError(f"{samples}: is a generator; say with --count how many images it should make")
-    if parsed.reconstructions:
-        raise UserError(f"{samples}: is a generator, whose images reconstruct none; leave out --reconstructions")
-    return generated_samples(
-        Path(samples).expanduser(),
-        parsed.autoencoder,
-        directory,
-        reference=reference,
-        count=parsed.count,
-        seed=parsed.seed,
-        size=parsed.size,
-        device=device,
-    )
+    return found
 
 
 def _inception(parsed: EvaluateArguments, device: "torch.device") -> "InceptionFeatures":

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,18 @@ def is_generator(location: str) -> bool:
     return all((Path(location).expanduser() / name).is_file() for name in _FILES)
 
 
+@dataclass(frozen=True)
+class TrainedGenerator:
+    """What makes samples."""
+
+    generator: Path
+    """What ``reals train`` wrote."""
+    autoencoder: Path
+    """In whose latent space it was trained."""
+
+
 def generated_samples(
-    generator: Path,
-    autoencoder: Path,
+    generators: Mapping[str, TrainedGenerator],
     directory: Path,
     *,
     reference: str,
@@ -42,19 +53,19 @@ def generated_samples(
     seed: int,
     size: int | None,
     device: torch.device,
-) -> Path:
-    """Return an ``.npz`` of samples below ``directory``, made unless it is there; processes of a launch share the work.
+) -> dict[str, Path]:
+    """Return an ``.npz`` of each generator's samples below ``directory``, made unless it is there.
 
     They are what ``reals sample`` makes unless told otherwise: no guidance, classes in turn, Euler's method for flows
-    and ancestral sampling for Gaussian diffusion. Its name follows from everything that decides the images.
+    and ancestral sampling for Gaussian diffusion. Names of files follow from everything that decides the images.
+    Processes of a launch share the work. All generators are checked before any samples.
 
     Args:
-        generator: what ``reals train`` wrote.
-        autoencoder: in whose latent space it was trained.
+        generators: by any name.
         directory: keeps samples.
         reference: what they will be compared with; opened first, so that no samples are made for a mistake.
-        count: how many images.
-        seed: of noise.
+        count: how many images of each.
+        seed: of noise, the same for each.
         size: the side to which the reference is cropped; None takes it as it is.
         device: where networks run.
 
@@ -63,10 +74,19 @@ def generated_samples(
             or has images of another size.
         Interrupted: a signal asked the process to stop; finished batches stay.
     """
-    if count < 1:
+    if generators and count < 1:
         raise UserError(f"--count {count}: give at least 1")
     with main_first():
-        _check_size(generator, autoencoder, reference, size)
+        for trained in generators.values():
+            _check_size(trained, reference, size)
+    return {
+        name: _samples(trained, directory, count=count, seed=seed, device=device)
+        for name, trained in generators.items()
+    }
+
+
+def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: int, device: torch.device) -> Path:
+    generator = trained.generator
     config = SamplingConfig(count=count, solver=DDPM() if is_gaussian(generator) else Euler())
     identity = {
         "files": [sha256_file(generator / name) for name in _FILES],
@@ -78,7 +98,7 @@ def generated_samples(
     output = directory / f"{name}.npz"
     say(f"samples: {count} of {generator} in {output}")
     return sample_images(
-        config, generator, autoencoder, _UNGUIDED, output, seed=seed, precision=_PRECISION, device=device
+        config, generator, trained.autoencoder, _UNGUIDED, output, seed=seed, precision=_PRECISION, device=device
     )
 
 
@@ -89,13 +109,14 @@ def discard_samples(output: Path) -> None:
             output.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _check_size(generator: Path, autoencoder: Path, reference: str, size: int | None) -> None:
+def _check_size(trained: TrainedGenerator, reference: str, size: int | None) -> None:
     images = open_images(reference, size)
-    path = generator / _FILES[0]
+    path = trained.generator / _FILES[0]
     content: Any = read_json(path)
-    side = from_dict(GeneratorCard, content, str(path)).grid * LatentCodec.from_directory(autoencoder).downsampling
+    card = from_dict(GeneratorCard, content, str(path))
+    side = card.grid * LatentCodec.from_directory(trained.autoencoder).downsampling
     if (images.height, images.width) != (side, side):
         raise UserError(
-            f"{reference} has images of {images.width}x{images.height}, {generator} makes {side}x{side}; "
+            f"{reference} has images of {images.width}x{images.height}, {trained.generator} makes {side}x{side}; "
             f"--size {side} crops image files and datasets"
         )
