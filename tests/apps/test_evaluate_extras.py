@@ -1,5 +1,6 @@
 """What ``reals evaluate`` measures besides: kernel distances, coverage, classes, copies, reconstructions."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection, Dinov2
 from reals.apps.evaluate import Extras, evaluate
 from reals.cli.main import _dispatch
 from reals.evaluation.foundation import clip_features, dino_features
+from reals.models import lpips
 from reals.runtime.errors import UserError
+from reals.runtime.io import read_json, save_state
+from reals.runtime.pixels import to_pixels
 from tests.evaluation.cheap_inception import CheapInception
+from tests.models.test_lpips import random_trunk
 
 
 class Twelve:
@@ -108,6 +113,30 @@ def test_reconstructions_are_compared_pair_by_pair(tmp_path: Path) -> None:
     assert perfect["metrics"]["rfd/quadrants"]["value"] == pytest.approx(0, abs=1e-6)
     with pytest.raises(UserError, match="need their originals, in the same order"):
         evaluate(reference, _batch(tmp_path / "c.npz", _images(9, 0, 16)), network=Twelve(), extras=extras)
+
+
+def test_lpips_of_reconstructions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_state(tmp_path / "vgg16.pth", random_trunk())
+    originals, others = _images(5, 0, 32), _images(5, 1, 32)
+    asked = ["evaluate", _batch(tmp_path / "a.npz", originals), _batch(tmp_path / "b.npz", others)]
+    asked += ["--lpips", str(tmp_path / "vgg16.pth"), "--replicates", "5"]
+    assert _dispatch(asked) == 2
+    assert "give --reconstructions True" in capsys.readouterr().err
+    asked += ["--reconstructions", "True", "--out", str(tmp_path / "out.json")]
+    assert _dispatch(asked) == 2
+    shown = capsys.readouterr().err
+    assert "vgg16.pth" in shown
+    assert "SHA-256" in shown
+    monkeypatch.setattr(lpips, "Lpips", partial(lpips.Lpips, trunk_sha256=None))
+    assert _dispatch(asked) == 0
+    distance = lpips.Lpips(trunk=str(tmp_path / "vgg16.pth")).build("cpu")
+    expected = distance.distances(to_pixels(originals), to_pixels(others)).mean().item()
+    found = read_json(tmp_path / "out.json")
+    assert found["metrics"]["lpips"]["value"] == pytest.approx(expected, rel=1e-5)
+    assert found["metrics"]["lpips"]["low"] < expected < found["metrics"]["lpips"]["high"]
+    assert found["protocol"]["lpips_sha256"] == distance.fingerprint
 
 
 def test_foundation_models_add_their_distances(tmp_path: Path) -> None:
