@@ -1,7 +1,7 @@
 """How much memory and time ``reals evaluate`` takes at a published count of images, against the images' own size.
 
-``python benchmarks/evaluate_memory.py [COUNT] [DIRECTORY]`` writes two batches of COUNT noise images, by default 50,000,
-of 256 x 256 below DIRECTORY (20 GB, deleted afterwards), measures all that FID's network gives and ``--more``, and
+``python benchmarks/evaluate_memory.py [COUNT] [DIRECTORY]`` writes two batches of COUNT noise images of 256 x 256, by
+default 50,000, below DIRECTORY (20 GB, deleted afterwards), measures all that FID's network gives and ``--more``, and
 prints JSON. A projection of some pixels takes the place of the network, with as many features: a CPU would take hours
 for the real one, whose own memory is that of one batch. Elapsed time.
 """
