@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reals.apps.evaluate import evaluate, render
+from reals.apps.evaluate import evaluate
+from reals.apps.evaluation_table import render
 from reals.evaluation.frechet import frechet_distance, gaussian_statistics
 from reals.runtime.errors import UserError
 

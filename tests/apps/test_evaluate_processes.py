@@ -42,6 +42,8 @@ cached = [evaluate(str(root / "photos"), str(root / "samples.npz"), **settings) 
 assert cached == [result, result]
 assert bool(result) == (os.environ["RANK"] == "0")
 print(*first, network.seen - first[0])
+if dist.is_initialized():
+    dist.destroy_process_group()
 """
 
 

@@ -175,7 +175,8 @@ def test_a_file_in_the_way_is_left_alone(inside: str, tmp_path: Path, photos: Pa
     out = file / inside if inside else file
     assert refused(*RUN, "--data", photos, "--out", out) == message
     assert refused("encode", "--recipe", "debug", "--data", photos, "--autoencoder", "x/y", "--out", out) == message
-    assert refused("evaluate", photos, photos, "--out", out / "result.json") == message
+    placed = f"{file}: is a file; give a path below a directory as --out"
+    assert refused("evaluate", photos, photos, "--out", out / "result.json") == placed
     assert file.read_bytes() == b"hello"
 
 

@@ -51,6 +51,7 @@ def _dispatch(arguments: list[str]) -> int:
             raise UserError(f"unknown command '{verb}'{nearest(verb, VERBS)}")
         module, function = VERBS[verb][0].split(":")
         getattr(importlib.import_module(module), function)(rest)
+        dist.leave()
     except UserError as error:
         _tell(str(error))
         return _MISTAKE_EXIT_CODE

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,12 +14,16 @@ from reals.runtime.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from reals.apps.evaluate import Extras
+    from reals.apps.evaluation_request import Extras
     from reals.evaluation.inception import InceptionFeatures
-    from reals.recipes.evaluation_inputs import TrainedGenerator
+    from reals.recipes.evaluation_inputs import MadeSamples, TrainedGenerator
 
 _NOT_COMPARABLE_EXIT_CODE = 1
 _REFERENCE_SIZE = 256
+_KEPT = 10_000
+_PUBLISHED = "published"
+# What --make-reference does not ignore.
+_OF_REFERENCES = ("make_reference", "inception", "inception_sha256", "size", "kept", "seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +43,7 @@ class EvaluateArguments:
     inception: str | None = None
     """Weights of the FID Inception network: a path, an https address, owner/name:file of the hub, or "published" for
     the published file's address. Gives inception_score, fid, sfid, precision and recall as the ADM evaluator does."""
-    inception_sha256: str = "published"
+    inception_sha256: str = _PUBLISHED
     """What the SHA-256 of that file must be; "any" accepts other weights, whose distances are no FID."""
     baseline: str | None = None
     """Other samples, or the directory of another generator: to say how SAMPLES differ from them, with intervals of the
@@ -47,7 +51,8 @@ class EvaluateArguments:
     arithmetic: Literal["exact", "adm_fp16"] = "exact"
     """Of precision and recall: decided exactly, or with ADM's float16 distances."""
     labels: Literal["random", "balanced", "unconditional", "unknown"] | None = None
-    """How the samples' classes were chosen, for the protocol; by default what lies beside them says."""
+    """How the classes of SAMPLES and --baseline were chosen, for the protocol; by default what lies beside them says.
+    """
     cache: bool = True
     """Keep the features of downloaded networks under the hash of the images, and a generator's samples; reuse them."""
     more: bool = False
@@ -75,7 +80,7 @@ class EvaluateArguments:
     size: int | None = None
     """Crop image files and datasets as ADM does to this side; without it sizes must agree, --make-reference takes 256.
     """
-    kept: int = 10_000
+    kept: int = _KEPT
     """Of --make-reference: how many images it holds; its statistics are of all."""
     replicates: int = 200
     """Bootstrap resamples behind the intervals."""
@@ -107,40 +112,36 @@ def evaluate(arguments: Sequence[str]) -> None:
     if parsed.make_reference is not None:
         _make_reference(parsed)
         return
+    if parsed.kept != _KEPT:
+        raise UserError("evaluate: --kept says how many images --make-reference keeps; give both or neither")
+    if parsed.inception is None and parsed.inception_sha256 != _PUBLISHED:
+        raise UserError("evaluate: --inception-sha256 is of the file of --inception; give both or neither")
     if parsed.reference is None or parsed.samples is None:
         raise UserError(f"evaluate: missing {'REFERENCE' if parsed.reference is None else 'SAMPLES'}; see --help")
     if parsed.size is not None and parsed.size < 1:
         raise UserError(f"--size {parsed.size}: give at least 1")
     from reals.apps.evaluate import evaluate as measure
-    from reals.apps.evaluate import render
+    from reals.apps.evaluation_table import render
     from reals.evaluation.shared_extraction import main_first
     from reals.models.weights import cache_directory
-    from reals.recipes.evaluation_inputs import discard_samples, generated_samples
+    from reals.recipes.evaluation_inputs import discard_samples
     from reals.recipes.pipeline import prepare_process
-    from reals.recipes.workspace import refuse_file
     from reals.runtime import dist
 
     device = prepare_process()
-    if parsed.out is not None:
-        refuse_file(parsed.out.parent)
     with main_first():
         network = None if parsed.inception is None else _inception(parsed, device)
         extras = _extras(parsed, device)
-    made = generated_samples(
-        _generators(parsed, parsed.samples),
-        cache_directory() / "samples",
-        reference=parsed.reference,
-        count=parsed.count or 0,
-        seed=parsed.seed,
-        size=parsed.size,
-        device=device,
-    )
+    made = _made_samples(parsed, extras, cache_directory() / "samples", device)
+    locations = {"samples": parsed.samples, "baseline": parsed.baseline} | {
+        role: str(samples.path) for role, samples in made.items()
+    }
     downloaded = any((parsed.inception, parsed.dinov2, parsed.clip))
     result = measure(
         parsed.reference,
-        str(made.get("samples", parsed.samples)),
+        locations["samples"] or "",
         output=parsed.out,
-        baseline=None if parsed.baseline is None else str(made.get("baseline", parsed.baseline)),
+        baseline=locations["baseline"],
         seed=parsed.seed,
         replicates=parsed.replicates,
         network=network,
@@ -155,8 +156,33 @@ def evaluate(arguments: Sequence[str]) -> None:
     if dist.is_main():
         sys.stdout.write(render(result) + "\n")
     if not parsed.cache:
-        for output in made.values():
-            discard_samples(output)
+        for samples in made.values():
+            discard_samples(samples)
+
+
+def _made_samples(
+    parsed: EvaluateArguments, extras: "Extras", directory: Path, device: "torch.device"
+) -> "dict[str, MadeSamples]":
+    """Return what those of SAMPLES and --baseline that are generators make, after a look for every other mistake."""
+    from reals.apps.evaluation_request import check_request
+    from reals.evaluation.image_sets import open_images
+    from reals.evaluation.shared_extraction import main_first
+    from reals.recipes.evaluation_inputs import generated_samples
+
+    generators = _generators(parsed, parsed.samples or "")
+    if not generators:
+        return {}
+    locations = {"reference": parsed.reference, "samples": parsed.samples, "baseline": parsed.baseline}
+    with main_first():
+        sets = {
+            role: open_images(location, parsed.size)
+            for role, location in locations.items()
+            if location is not None and role not in generators
+        }
+        check_request(sets, extras, replicates=parsed.replicates, output=parsed.out)
+    return generated_samples(
+        generators, directory, reference=sets["reference"], count=parsed.count or 0, seed=parsed.seed, device=device
+    )
 
 
 def _generators(parsed: EvaluateArguments, samples: str) -> "dict[str, TrainedGenerator]":
@@ -190,13 +216,14 @@ def _inception(parsed: EvaluateArguments, device: "torch.device") -> "InceptionF
     from reals.evaluation.inception import inception_features
     from reals.models.inception import INCEPTION_SHA256, INCEPTION_URL
 
-    location = INCEPTION_URL if parsed.inception in (None, "published") else parsed.inception
-    known: dict[str, str | None] = {"published": INCEPTION_SHA256, "any": None}
+    assert parsed.inception is not None
+    location = INCEPTION_URL if parsed.inception == _PUBLISHED else parsed.inception
+    known: dict[str, str | None] = {_PUBLISHED: INCEPTION_SHA256, "any": None}
     return inception_features(location, known.get(parsed.inception_sha256, parsed.inception_sha256), device)
 
 
 def _extras(parsed: EvaluateArguments, device: "torch.device") -> "Extras":
-    from reals.apps.evaluate import Extras
+    from reals.apps.evaluation_request import Extras
     from reals.evaluation.foundation import clip_features, dino_features
     from reals.models.lpips import Lpips
 
@@ -216,8 +243,10 @@ def _extras(parsed: EvaluateArguments, device: "torch.device") -> "Extras":
 def _make_reference(parsed: EvaluateArguments) -> None:
     assert parsed.make_reference is not None
     location, out = parsed.make_reference
-    if parsed.reference is not None:
-        raise UserError("evaluate: --make-reference takes DATA and OUT.npz and compares nothing; leave out REFERENCE")
+    for field in fields(parsed):
+        if field.name not in _OF_REFERENCES and getattr(parsed, field.name) != field.default:
+            name = "REFERENCE" if field.name == "reference" else f"--{field.name.replace('_', '-')}"
+            raise UserError(f"evaluate: --make-reference takes DATA and OUT.npz and compares nothing; leave out {name}")
     if parsed.inception is None:
         raise UserError("evaluate: --make-reference needs the weights of the FID Inception network; give --inception")
     if out.suffix != ".npz":
@@ -227,15 +256,15 @@ def _make_reference(parsed: EvaluateArguments) -> None:
         raise UserError(f"evaluate: --size {size} and --kept {parsed.kept} must be at least 1")
     from reals.evaluation.reference import write_reference
     from reals.recipes.pipeline import prepare_process
-    from reals.recipes.workspace import refuse_file
     from reals.runtime import dist
+    from reals.runtime.io import check_writable
     from reals.runtime.progress import say
 
+    check_writable(out, "OUT.npz")
     device = prepare_process()
     if not dist.is_main():
         # The statistics are added up in order, by one process.
         return
-    refuse_file(out.parent)
     kept = write_reference(location, out, _inception(parsed, device), size=size, kept=parsed.kept, seed=parsed.seed)
     say(f"reference: {kept} images and the statistics of all in {out}")
 

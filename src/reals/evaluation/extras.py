@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from reals.evaluation.bootstrap import Estimate, linearised_estimate, mean_estimate
+from reals.evaluation.classes import MatchedClasses
 from reals.evaluation.extrapolation import extrapolated_distance
 from reals.evaluation.frechet import frechet_distance, gaussian_statistics
 from reals.evaluation.kernel_distance import Discrepancy, clip_discrepancy, kernel_inception_distance
@@ -28,7 +29,15 @@ def kernel_distance(reference: Judged, samples: Judged, settings: Settings) -> d
 def clip_distance(
     reference: Float[np.ndarray, "n d"], samples: Float[np.ndarray, "m d"], network: str, settings: Settings
 ) -> dict[str, Estimate]:
-    """Return ``cmmd/NETWORK``."""
+    """Return ``cmmd/NETWORK``.
+
+    Raises:
+        ValueError: an embedding is not finite, or has no direction.
+    """
+    for role, embeddings in (("reference", reference), ("samples", samples)):
+        lengths = np.linalg.norm(embeddings, axis=1)
+        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+            raise ValueError(f"{role}: embeddings of {network} are not finite or zero: the network is broken")
     return {f"cmmd/{network}": _estimate(clip_discrepancy(reference, samples, settings.device), settings)}
 
 
@@ -81,26 +90,28 @@ def _density_coverage(reference: Judged, samples: Judged, settings: Settings) ->
     }
 
 
-def per_class_distances(
-    reference: Judged,
-    samples: Judged,
-    reference_labels: Int[np.ndarray, " n"],
-    sample_labels: Int[np.ndarray, " m"],
-) -> list[dict[str, Any]]:
+def per_class_distances(reference: Judged, samples: Judged, classes: MatchedClasses) -> list[dict[str, Any]]:
     """Return the Fréchet distance of each class of the samples to the same class of the reference, worst first.
 
     Classes are smaller than a covariance needs, so the numbers rank classes of one evaluation and mean little else.
     Classes of which either set has fewer than two images are left out.
     """
     found = []
-    for label in np.unique(sample_labels):
-        own, other = sample_labels == label, reference_labels == label
+    for label in np.unique(classes.samples):
+        own, other = classes.samples == label, classes.reference == label
         if min(own.sum(), other.sum()) < _SMALLEST_CLASS:
             continue
         distance = frechet_distance(
             gaussian_statistics(reference.features[other]), gaussian_statistics(samples.features[own])
         )
+        names = classes.names or ()
         found.append(
-            {"label": int(label), "distance": distance, "samples": int(own.sum()), "reference": int(other.sum())}
+            {
+                "label": int(label),
+                **({"name": names[label]} if 0 <= label < len(names) else {}),
+                "distance": distance,
+                "samples": int(own.sum()),
+                "reference": int(other.sum()),
+            }
         )
     return sorted(found, key=lambda one: -one["distance"])

@@ -61,6 +61,11 @@ class ImageSet(ABC):
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
         """Yield uint8 blocks of ``batch`` images in order: block ``first`` and each ``every``-th from there on."""
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes that labels count through, or None where the set has but numbers."""
+        return None
+
     @abstractmethod
     def labels(self) -> np.ndarray | None:
         """Return the class of each image, int64 ``[n]``, or None where the set does not say."""
@@ -148,8 +153,13 @@ class FileImages(ImageSet):
         super().__init__(len(self._source))
         self.width, self.height = self._decode(0).size if size is None else (size, size)
 
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the source's classes, in the order of their labels."""
+        return self._source.class_names or None
+
     def labels(self) -> np.ndarray | None:
-        """Return the index of each image's class folder."""
+        """Return the class of each image, of class folders or of a dataset's column."""
         return self._source.labels
 
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:

@@ -8,37 +8,13 @@ import torch
 from jaxtyping import Float
 
 from reals.evaluation.bootstrap import REPLICATES, Estimate, linearised_estimate, mean_estimate
+from reals.evaluation.foundation import ClipFeatures
 from reals.evaluation.frechet import GaussianStatistics, frechet_distance, frechet_influence, gaussian_statistics
 from reals.evaluation.inception import InceptionFeatures, pool_features, spatial_features
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.precision_recall import Arithmetic, precision_recall
 from reals.evaluation.stored import StoredStatistics
-
-HIGHER_IS_BETTER: Mapping[str, bool] = {
-    "inception_score": True,
-    "fid": False,
-    "sfid": False,
-    "fd": False,
-    "precision": True,
-    "recall": True,
-    "kid": False,
-    "kd": False,
-    "density": True,
-    "coverage": True,
-    "rsfid": False,
-    "fid_infinity": False,
-    "fd_infinity": False,
-    "cmmd": False,
-    "psnr": True,
-    "ssim": True,
-    "lpips": False,
-    "rfid": False,
-    "rfid_infinity": False,
-    "rfd_infinity": False,
-    "rfd": False,
-    "copied": False,
-}
-"""By the part of a metric's name before the network's."""
+from reals.models.inception import POOL_DIMENSION, SPATIAL_DIMENSION
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,22 +59,24 @@ class Settings:
         return "samples" if self.paired else "reference"
 
 
-def judge(features: Float[np.ndarray, "n d"], network: FeatureNetwork) -> Judged:
-    """Fit what a network other than FID's makes of a set.
+def judge(
+    features: Float[np.ndarray, "n d"], network: FeatureNetwork, stored: StoredStatistics | None = None
+) -> Judged:
+    """Fit what a network makes of a set; FID's takes stored statistics for computed ones, as in the ADM evaluator.
 
     Raises:
         ValueError: fewer than two images, or a feature that is not finite.
     """
+    if isinstance(network, InceptionFeatures):
+        return _judge_by_inception(features, stored)
+    if isinstance(network, ClipFeatures):
+        # Its distance compares items, not Gaussians.
+        return Judged(features, {}, f"/{network.name}")
     gaussian = Gaussian(gaussian_statistics(features), features)
     return Judged(features, {f"fd/{network.name}": gaussian}, f"/{network.name}")
 
 
-def judge_by_inception(features: Float[np.ndarray, "n 4071"], stored: StoredStatistics | None) -> Judged:
-    """Fit what FID's network makes of a set; stored statistics replace computed ones, as in the ADM evaluator.
-
-    Raises:
-        ValueError: fewer than two images, or a feature that is not finite.
-    """
+def _judge_by_inception(features: Float[np.ndarray, "n 4071"], stored: StoredStatistics | None) -> Judged:
     pool, spatial = pool_features(features), spatial_features(features)
     if stored is None:
         gaussians = {"fid": Gaussian(gaussian_statistics(pool), pool)}
@@ -110,9 +88,26 @@ def judge_by_inception(features: Float[np.ndarray, "n 4071"], stored: StoredStat
     return Judged(pool, gaussians, "")
 
 
-def measure(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
-    """Return Fréchet distances, precision and recall of samples against a reference judged by the same network."""
-    estimates = {
+def gaussian_dimension(network: FeatureNetwork) -> int | None:
+    """Return the dimensions of the largest covariance that a network's distances need, None if they need none."""
+    if isinstance(network, ClipFeatures):
+        return None
+    return max(POOL_DIMENSION, SPATIAL_DIMENSION) if isinstance(network, InceptionFeatures) else network.dimension
+
+
+def measure(reference: Judged, samples: Judged, network: FeatureNetwork, settings: Settings) -> dict[str, Estimate]:
+    """Return Fréchet distances, precision and recall of samples against a reference judged by the same network.
+
+    With FID's network they are the five metrics of the ADM evaluator in its order, without sFID where a file has no
+    statistics for it.
+    """
+    estimates: dict[str, Estimate] = {}
+    if isinstance(network, InceptionFeatures):
+        score, influence = network.score(samples.features)
+        estimates["inception_score"] = linearised_estimate(
+            score, {"samples": influence}, replicates=settings.replicates, seed=settings.seed
+        )
+    estimates |= {
         name: frechet_with_interval(reference.gaussians[name], gaussian, settings)
         for name, gaussian in samples.gaussians.items()
         if name in reference.gaussians
@@ -130,15 +125,6 @@ def measure(reference: Judged, samples: Judged, settings: Settings) -> dict[str,
     return estimates
 
 
-def measure_by_inception(
-    reference: Judged, samples: Judged, network: InceptionFeatures, settings: Settings
-) -> dict[str, Estimate]:
-    """Return the five metrics of the ADM evaluator in its order; without sFID where a file has no statistics for it."""
-    score, influence = network.score(samples.features)
-    estimate = linearised_estimate(score, {"samples": influence}, replicates=settings.replicates, seed=settings.seed)
-    return {"inception_score": estimate, **measure(reference, samples, settings)}
-
-
 def frechet_with_interval(reference: Gaussian, samples: Gaussian, settings: Settings) -> Estimate:
     """Return a Fréchet distance; its interval resamples the items of both sets, as far as they are known."""
     a, b = reference.statistics, samples.statistics
@@ -150,8 +136,3 @@ def frechet_with_interval(reference: Gaussian, samples: Gaussian, settings: Sett
                 role, 0
             )
     return linearised_estimate(frechet_distance(a, b), influences, replicates=settings.replicates, seed=settings.seed)
-
-
-def higher_is_better(name: str) -> bool:
-    """Return which direction of a metric is better."""
-    return HIGHER_IS_BETTER[name.split("/")[0]]

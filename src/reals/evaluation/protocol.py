@@ -12,6 +12,7 @@ from reals.evaluation.bootstrap import LEVEL
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.inception_score import CHUNK
 from reals.evaluation.measures import Settings
+from reals.evaluation.metric_kinds import KINDS, split_name
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.precision_recall import NEIGHBOURS
 from reals.evaluation.stored import StoredStatistics
@@ -23,10 +24,6 @@ DIGEST = "sha256"
 _FRECHET = "means and covariances (divisor n - 1) in float64, symmetric eigenvalue form"
 _SCORE = f"ADM: chunks of {CHUNK} in stored order, no bias, plain mean over chunks"
 _INTERVALS = "bootstrap over the images of both sets (of those whose statistics are not stored), linearised"
-_NEEDS_REFERENCE_STATISTICS = ("fid", "sfid", "fd", "rfid", "rsfid", "rfd", "fid_infinity", "fd_infinity")
-_NEEDS_NO_REFERENCE = ("inception_score",)
-_NEEDS_NO_NETWORK = ("psnr", "ssim", "lpips")
-_ROUNDED_DISTANCES = ("precision", "recall")
 
 
 def describe_images(images: ImageSet, stored: StoredStatistics | None = None) -> dict[str, Any]:
@@ -37,6 +34,8 @@ def describe_images(images: ImageSet, stored: StoredStatistics | None = None) ->
         "size": f"{images.width}x{images.height}",
         "sha256": images.fingerprint(),
     }
+    if images.crop is not None:
+        described["crop"] = "ADM's centre crop"
     return described if stored is None else {**described, "statistics_sha256": stored.sha256}
 
 
@@ -67,7 +66,7 @@ def describe_method(settings: Settings) -> dict[str, Any]:
         "versions": {
             "reals": __version__,
             "python": platform.python_version(),
-            **{package: version(package) for package in ("numpy", "pillow", "torch")},
+            **{package: version(package) for package in ("numpy", "pillow", "torch", "torchmetrics", "transformers")},
         },
     }
 
@@ -124,34 +123,41 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, l
     return {name: _reasons(name, one["protocol"], other["protocol"]) for name in shared}
 
 
-def _reasons(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    kind, _, network = name.partition("/")
+def against_baseline(metric: str, protocol: Mapping[str, Any]) -> list[str]:
+    """Return why a metric of the baseline and of the samples of one evaluation may not be compared; empty: they may."""
+    baseline = protocol["baseline"]
+    return _reasons(metric, {**protocol, "samples": baseline, "labels": baseline["labels"]}, protocol)
+
+
+def _reasons(metric: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    if metric.partition("/")[0] not in KINDS:
+        return ["unknown to this version of reals"]
+    kind, name, network = split_name(metric)
     facts = [
         ("number of samples", _get(one, "samples", "images"), _get(other, "samples", "images")),
         ("size of the images", _get(one, "samples", "size"), _get(other, "samples", "size")),
         ("label protocol", one.get("labels"), other.get("labels")),
     ]
-    facts += (
-        []
-        if kind in _NEEDS_NO_NETWORK
-        else [
+    if kind.network:
+        facts += [
             (f"network's {key}", _network(one, network).get(key), _network(other, network).get(key))
             for key in ("sha256", "resize", "precision")
         ]
-    )
-    if kind in _NEEDS_REFERENCE_STATISTICS:
+    if kind.gaussian:
+        facts.append(("Fréchet formula", one.get("frechet"), other.get("frechet")))
+    if kind.gaussian and not network:
         facts += [
             ("reference", _reference(one), _reference(other)),
             ("samples' stored statistics", *(_get(each, "samples", "statistics_sha256") for each in (one, other))),
-            ("Fréchet formula", one.get("frechet"), other.get("frechet")),
         ]
-    elif kind not in _NEEDS_NO_REFERENCE:
+    elif kind.reference:
+        # Other networks than FID's, and measures that compare items, see the images whatever else is in the file.
         facts.append(("reference's images", _get(one, "reference", "sha256"), _get(other, "reference", "sha256")))
-    if kind == "lpips":
+    if name == "lpips":
         facts.append(("LPIPS's weights", one.get("lpips_sha256"), other.get("lpips_sha256")))
-    if kind in _ROUNDED_DISTANCES:
+    if kind.rounded:
         facts.append(("precision and recall", one.get("precision_recall"), other.get("precision_recall")))
-    if kind == "inception_score":
+    if name == "inception_score":
         facts.append(("Inception Score", one.get("inception_score"), other.get("inception_score")))
     return [f"{what}: {_short(a)} against {_short(b)}" for what, a, b in facts if a != b]
 

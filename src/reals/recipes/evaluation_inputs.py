@@ -11,7 +11,7 @@ import torch
 
 from reals.diffusion.gaussian import DDPM
 from reals.diffusion.solvers import Euler
-from reals.evaluation.image_sets import open_images
+from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.shared_extraction import main_first
 from reals.latents.codec import LatentCodec
 from reals.recipes.generator import GeneratorCard, is_gaussian
@@ -36,7 +36,7 @@ def is_generator(location: str) -> bool:
 
 @dataclass(frozen=True)
 class TrainedGenerator:
-    """What makes samples."""
+    """A network that makes samples, and the one that decodes them."""
 
     generator: Path
     """What ``reals train`` wrote."""
@@ -44,16 +44,25 @@ class TrainedGenerator:
     """In whose latent space it was trained."""
 
 
+@dataclass(frozen=True)
+class MadeSamples:
+    """What :func:`generated_samples` returns for each generator."""
+
+    path: Path
+    """Of the ``.npz``."""
+    new: bool
+    """Whether it was not there before."""
+
+
 def generated_samples(
     generators: Mapping[str, TrainedGenerator],
     directory: Path,
     *,
-    reference: str,
+    reference: ImageSet,
     count: int,
     seed: int,
-    size: int | None,
     device: torch.device,
-) -> dict[str, Path]:
+) -> dict[str, MadeSamples]:
     """Return an ``.npz`` of each generator's samples below ``directory``, made unless it is there.
 
     They are what ``reals sample`` makes unless told otherwise: no guidance, classes in turn, Euler's method for flows
@@ -63,29 +72,28 @@ def generated_samples(
     Args:
         generators: by any name.
         directory: keeps samples.
-        reference: what they will be compared with; opened first, so that no samples are made for a mistake.
+        reference: what they will be compared with.
         count: how many images of each.
         seed: of noise, the same for each.
-        size: the side to which the reference is cropped; None takes it as it is.
         device: where networks run.
 
     Raises:
-        UserError: a part is no generator or autoencoder, they do not fit each other, or the reference cannot be read
-            or has images of another size.
+        UserError: a part is no generator or autoencoder, they do not fit each other, or the reference has images of
+            another size.
         Interrupted: a signal asked the process to stop; finished batches stay.
     """
     if generators and count < 1:
         raise UserError(f"--count {count}: give at least 1")
     with main_first():
         for trained in generators.values():
-            _check_size(trained, reference, size)
+            _check_size(trained, reference)
     return {
         name: _samples(trained, directory, count=count, seed=seed, device=device)
         for name, trained in generators.items()
     }
 
 
-def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: int, device: torch.device) -> Path:
+def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: int, device: torch.device) -> MadeSamples:
     generator = trained.generator
     config = SamplingConfig(count=count, solver=DDPM() if is_gaussian(generator) else Euler())
     identity = {
@@ -97,26 +105,27 @@ def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: in
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     output = directory / f"{name}.npz"
     say(f"samples: {count} of {generator} in {output}")
-    return sample_images(
+    new = not output.exists()
+    sample_images(
         config, generator, trained.autoencoder, _UNGUIDED, output, seed=seed, precision=_PRECISION, device=device
     )
+    return MadeSamples(output, new)
 
 
-def discard_samples(output: Path) -> None:
-    """Delete what :func:`generated_samples` returned, with its card and picture."""
-    if dist.is_main():
+def discard_samples(made: MadeSamples) -> None:
+    """Delete samples with their card and picture, unless they were there before."""
+    if made.new and dist.is_main():
         for suffix in (".json", ".png", ".npz"):
-            output.with_suffix(suffix).unlink(missing_ok=True)
+            made.path.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _check_size(trained: TrainedGenerator, reference: str, size: int | None) -> None:
-    images = open_images(reference, size)
+def _check_size(trained: TrainedGenerator, reference: ImageSet) -> None:
     path = trained.generator / _FILES[0]
     content: Any = read_json(path)
     card = from_dict(GeneratorCard, content, str(path))
     side = card.grid * LatentCodec.from_directory(trained.autoencoder).downsampling
-    if (images.height, images.width) != (side, side):
+    if (reference.height, reference.width) != (side, side):
         raise UserError(
-            f"{reference} has images of {images.width}x{images.height}, {trained.generator} makes {side}x{side}; "
-            f"--size {side} crops image files and datasets"
+            f"{reference.location} has images of {reference.width}x{reference.height}, {trained.generator} makes "
+            f"{side}x{side}; --size {side} crops image files and datasets"
         )

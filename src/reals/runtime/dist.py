@@ -1,6 +1,7 @@
 """Ranks of a ``torchrun`` launch, read from the environment so that nothing here imports torch before it must."""
 
 import os
+import sys
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -33,6 +34,13 @@ def barrier() -> None:
     import torch.distributed
 
     torch.distributed.barrier()
+
+
+def leave() -> None:
+    """Leave the other processes, if this one has joined them: one that ends without may crash on the way out."""
+    distributed = sys.modules.get("torch.distributed")
+    if world_size() > 1 and distributed is not None and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def first_to_stop() -> bool:

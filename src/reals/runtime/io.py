@@ -71,6 +71,23 @@ def refuse_existing(path: Path) -> None:
             raise UserError(f"{place}: is a file; give a directory as --out")
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Check that a file can be written to ``path``, which the user gave with ``flag``.
+
+    Raises:
+        UserError: it is a directory, a file lies where a directory above it would be, or that may not be written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; give a file as {flag}")
+    for place in path.absolute().parents:
+        if place.exists():
+            if not place.is_dir():
+                raise UserError(f"{place}: is a file; give a path below a directory as {flag}")
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise UserError(f"{place}: may not be written to; give another {flag}")
+            return
+
+
 def remove_leftovers(directory: Path) -> None:
     """Delete temporary files and directories that a killed process left directly inside ``directory``."""
     for pattern in (".*.partial", ".*.retired"):
@@ -96,12 +113,14 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing, cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from None
 

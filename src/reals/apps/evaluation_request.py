@@ -1,0 +1,105 @@
+"""What an evaluation is asked for, and every mistake in it that shows before any work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reals.evaluation.classes import class_labels, matched_classes
+from reals.evaluation.foundation import ClipFeatures, DinoFeatures
+from reals.evaluation.image_sets import ImageSet
+from reals.evaluation.paired import ImageDistance, check_pairs
+from reals.evaluation.precision_recall import NEIGHBOURS
+from reals.runtime.errors import UserError
+from reals.runtime.io import check_writable, read_json
+
+# Four poolings, each of which halves the side.
+_SMALLEST_FOR_LPIPS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """Measures beyond the usual ones."""
+
+    more: bool = False
+    """``kid`` or ``kd/NETWORK``, ``density``, ``coverage`` and ``fid_infinity`` or ``fd_infinity/NETWORK``."""
+    per_class: bool = False
+    """The Fréchet distance of each class of the samples, as the result's ``per_class``."""
+    nearest: Path | None = None
+    """A picture of the samples that look most like copies of reference images, beside those; also their ``copied``."""
+    reconstructions: bool = False
+    """Samples are reconstructions of the reference's images, in the same order: ``psnr``, ``ssim``, ``rfid``."""
+    lpips: ImageDistance | None = None
+    """Adds ``lpips`` to reconstructions."""
+    others: tuple[DinoFeatures | ClipFeatures, ...] = ()
+    """DINOv2 adds ``fd/…``, ``kd/…``, ``precision/…`` and ``recall/…``; CLIP adds ``cmmd/…``."""
+
+
+def check_request(sets: Mapping[str, ImageSet], extras: Extras, *, replicates: int, output: Path | None) -> None:
+    """Look for mistakes in what is asked for.
+
+    Args:
+        sets: by role; "reference", and "samples" and "baseline" as far as they exist already.
+        extras: what to measure besides the usual.
+        replicates: of the bootstrap.
+        output: where the result will be written.
+
+    Raises:
+        UserError: there is one.
+    """
+    if replicates < 2:
+        raise UserError(f"--replicates {replicates}: an interval needs at least 2")
+    _check_sets(sets)
+    names = [network.name for network in extras.others]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two networks are called '{name}', after their directories; rename one of these")
+    if extras.reconstructions:
+        for images in sets.values():
+            check_pairs(sets["reference"], images)
+    smaller = min(sets["reference"].height, sets["reference"].width)
+    if extras.lpips is not None and smaller < _SMALLEST_FOR_LPIPS:
+        raise UserError(f"--lpips needs images of at least {_SMALLEST_FOR_LPIPS} pixels, not {smaller}; leave it out")
+    if extras.per_class:
+        class_labels(sets["reference"])
+        if "samples" in sets:
+            matched_classes(sets["reference"], sets["samples"])
+    for flag, path in (("--out", output), ("--nearest", extras.nearest)):
+        if path is not None:
+            check_writable(path, flag)
+    for role, images in sets.items():
+        card = card_of(images.location)
+        if output is not None and card is not None and output.resolve() == card.resolve():
+            raise UserError(f"{output}: says how the {role} were made; give another --out")
+
+
+def _check_sets(sets: Mapping[str, ImageSet]) -> None:
+    for images in sets.values():
+        if len(images) <= NEIGHBOURS:
+            raise UserError(f"{images.location}: holds {len(images)} images; give at least {NEIGHBOURS + 1}")
+    reference = sets["reference"]
+    for images in sets.values():
+        if (reference.height, reference.width) != (images.height, images.width):
+            raise UserError(
+                f"{reference.location} has images of {reference.width}x{reference.height}, {images.location} of "
+                f"{images.width}x{images.height}; bring both to one size first, for example by --size"
+            )
+
+
+def card_of(location: str) -> Path | None:
+    """Return the JSON file that ``reals sample`` writes beside its ``.npz``, if there is one."""
+    path = Path(location).expanduser()
+    card = path.with_suffix(".json")
+    return card if path.suffix.lower() == ".npz" and card.is_file() else None
+
+
+def label_protocol(location: str) -> str:
+    """Return how classes of samples were chosen: what ``reals sample`` noted beside them, else "unknown"."""
+    card = card_of(location)
+    try:
+        content = None if card is None else read_json(card)
+    except UserError:
+        # Some other file of that name.
+        content = None
+    labels = content.get("labels") if isinstance(content, dict) else None
+    kind = labels.get("type") if isinstance(labels, dict) else None
+    return {"RandomLabels": "random", "BalancedLabels": "balanced"}.get(str(kind), "unknown")
