@@ -114,10 +114,13 @@ def test_one_line_holds_what_a_reader_must_know(sets: dict[str, str]) -> None:
 
 
 def test_labels_are_read_from_the_card_beside_samples(sets: dict[str, str]) -> None:
-    write_json(Path(sets["samples"]).with_suffix(".json"), {"labels": {"type": "RandomLabels"}})
+    card = {"count": 40, "labels": {"type": "RandomLabels"}, "provenance": {"generator": "ab" * 32}}
+    write_json(Path(sets["samples"]).with_suffix(".json"), card)
     network = CheapInception()
     result = evaluate(sets["reference"], sets["samples"], network=network, replicates=5)
     assert result["protocol"]["labels"] == "random"
+    assert result["protocol"]["samples"]["made"] == card
+    assert "made by generator abababababab" in render(result)
     other = evaluate(sets["reference"], sets["better"], network=network, replicates=5)
     assert other["protocol"]["labels"] == "unknown"
 

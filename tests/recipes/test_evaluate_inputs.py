@@ -183,7 +183,7 @@ def test_mistakes_about_generators_are_one_line(
     with_it = ("--autoencoder", autoencoder)
     assert "give its autoencoder with --autoencoder" in refused(capsys, reference, generator)
     assert "say with --count how many" in refused(capsys, reference, generator, *with_it)
-    assert "--count 0: give at least 1" in refused(capsys, reference, generator, *with_it, "--count", 0)
+    assert "--count 3: give at least 4" in refused(capsys, reference, generator, *with_it, "--count", 3)
     assert "which --autoencoder is for" in refused(capsys, reference, reference, *with_it)
     assert "which --count is for" in refused(capsys, reference, reference, "--count", 4)
     assert "give its autoencoder with --baseline-autoencoder" in refused(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reals.apps.evaluation_request import Extras, check_request, label_protocol
+from reals.apps.evaluation_request import Extras, check_request, label_protocol, provenance
 from reals.apps.grid import image_grid, save_png
 from reals.evaluation.bootstrap import REPLICATES, Estimate, compare
 from reals.evaluation.classes import matched_classes
@@ -109,13 +109,7 @@ def evaluate(
         # The others are done: they would outwait the time that a collective operation may take.
         return {}
     subjects = {
-        role: Subject(
-            images,
-            "unknown" if role == "reference" else labels or label_protocol(images.location),
-            stored[role],
-            _judged(images, features.pop(role), networks, stored[role]),
-        )
-        for role, images in sets.items()
+        role: _subject(images, networks, features.pop(role), stored[role], labels) for role, images in sets.items()
     }
     result = seal(_evaluate(subjects, networks, settings, extras))
     if output is not None:
@@ -129,16 +123,19 @@ def _stored(images: ImageSet, network: FeatureNetwork) -> StoredStatistics | Non
     return stored_statistics(images.location, pool=POOL_DIMENSION, spatial=SPATIAL_DIMENSION)
 
 
-def _judged(
+def _subject(
     images: ImageSet,
-    features: Sequence[np.ndarray],
     networks: Sequence[FeatureNetwork],
+    features: Sequence[np.ndarray],
     stored: StoredStatistics | None,
-) -> tuple[Judged, ...]:
+    labels: str | None,
+) -> Subject:
     try:
-        return tuple(judge(some, network, stored) for some, network in zip(features, networks, strict=True))
+        judged = tuple(judge(some, network, stored) for some, network in zip(features, networks, strict=True))
     except ValueError as error:
         raise UserError(f"{images.location}: {error}") from None
+    made = provenance(images.location)
+    return Subject(images, labels or label_protocol(made), made, stored, judged)
 
 
 def _evaluate(
@@ -151,7 +148,7 @@ def _evaluate(
             continue
         arms[role], found = _measure(subjects["reference"], subject, networks, settings, extras)
         warnings += [f"{role}: {warning}" for warning in found]
-    sections, found = _sections(subjects["reference"], subjects["samples"], arms["samples"], settings, extras)
+    sections, found = _sections(subjects, arms, settings, extras)
     network, *others = networks
     protocol = {
         **{role: subject.describe() for role, subject in subjects.items()},
@@ -162,11 +159,16 @@ def _evaluate(
         **describe_method(settings),
         **({} if isinstance(network, InceptionFeatures) else {"not_reported": NO_FID}),
     }
-    metrics = {name: estimate.to_dict() for name, estimate in arms["samples"].items()}
-    result = {"metrics": metrics, "warnings": warnings + found, "protocol": protocol, **sections}
+    result = {
+        "metrics": _written(arms["samples"]),
+        "warnings": warnings + found,
+        "protocol": protocol,
+        **sections["samples"],
+    }
     if "baseline" in subjects:
         protocol["baseline"]["labels"] = subjects["baseline"].labels
-        result["baseline"], found = _against_baseline(arms, protocol)
+        compared, found = _against_baseline(arms, protocol)
+        result["baseline"] = {"metrics": _written(arms["baseline"]), "comparison": compared, **sections["baseline"]}
         result["warnings"] += found
     for warning in result["warnings"]:
         say(f"warning: {warning}")
@@ -202,19 +204,25 @@ def _by_another(reference: Judged, samples: Judged, network: FeatureNetwork, set
 
 
 def _sections(
-    reference: Subject, samples: Subject, estimates: dict[str, Estimate], settings: Settings, extras: Extras
-) -> tuple[dict[str, Any], list[str]]:
-    """Return what is no single number, and warnings; add what is to the samples' ``estimates``."""
-    sections: dict[str, Any] = {}
+    subjects: Mapping[str, Subject], arms: dict[str, dict[str, Estimate]], settings: Settings, extras: Extras
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Return what is no single number, by arm, and warnings; add what is a number to the arms."""
+    reference = subjects["reference"]
+    sections: dict[str, dict[str, Any]] = {role: {} for role in arms}
     warnings: list[str] = []
-    if extras.per_class:
-        classes = matched_classes(reference.images, samples.images)
-        sections["per_class"] = per_class_distances(reference.judged[0], samples.judged[0], classes)
-        warnings += [] if classes.caution is None else [classes.caution]
-    if extras.nearest is not None:
-        found = nearest_training(reference.judged[0].features, samples.judged[0].features, settings.device)
-        estimates |= copied_share(found, samples.judged[0].suffix, settings)
-        _save_nearest(extras.nearest, reference.images, samples.images, found)
+    for role, estimates in arms.items():
+        samples = subjects[role]
+        if extras.per_class:
+            classes = matched_classes(reference.images, samples.images)
+            ranked = per_class_distances(reference.judged[0], samples.judged[0], classes)
+            sections[role]["per_class"] = ranked.distances
+            cautions = (*(() if classes.caution is None else (classes.caution,)), *ranked.cautions)
+            warnings += [f"{role}: {caution}" for caution in cautions]
+        if extras.nearest is not None:
+            found = nearest_training(reference.judged[0].features, samples.judged[0].features, settings.device)
+            estimates |= copied_share(found, samples.judged[0].suffix, settings)
+            if role == "samples":
+                _save_nearest(extras.nearest, reference.images, samples.images, found)
     return sections, warnings
 
 
@@ -225,10 +233,22 @@ def _save_nearest(path: Path, training: ImageSet, samples: ImageSet, found: Near
     save_png(path, image_grid(pairs.reshape(-1, *pairs.shape[2:]), 2 * _PAIRS_PER_ROW))
 
 
+def _written(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Return values and intervals, the latter cut where no true value lies."""
+    written = {}
+    for name, estimate in estimates.items():
+        kind = split_name(name)[0]
+        numbers = estimate.to_dict()
+        written[name] = numbers | {
+            bound: min(max(numbers[bound], kind.lowest), kind.highest) for bound in ("low", "high")
+        }
+    return written
+
+
 def _against_baseline(
     arms: Mapping[str, Mapping[str, Estimate]], protocol: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return the baseline's metrics and the differences to it, and why some of them mean nothing."""
+    """Return how the samples differ from the baseline, and why some of the differences mean nothing."""
     before, reasons = arms["baseline"], dict[str, None]()
     comparison: dict[str, dict[str, Any]] = {}
     for name, estimate in arms["samples"].items():
@@ -238,6 +258,4 @@ def _against_baseline(
         if found := against_baseline(name, protocol):
             comparison[name] |= {"verdict": "not comparable", "not_comparable": found}
             reasons |= dict.fromkeys(found)
-    metrics = {name: estimate.to_dict() for name, estimate in before.items()}
-    warnings = [f"baseline and samples are not comparable: {reason}" for reason in reasons]
-    return {"metrics": metrics, "comparison": comparison}, warnings
+    return comparison, [f"baseline and samples are not comparable: {reason}" for reason in reasons]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from reals.evaluation.classes import class_labels, matched_classes
 from reals.evaluation.foundation import ClipFeatures, DinoFeatures
@@ -61,15 +62,30 @@ def check_request(sets: Mapping[str, ImageSet], extras: Extras, *, replicates: i
         raise UserError(f"--lpips needs images of at least {_SMALLEST_FOR_LPIPS} pixels, not {smaller}; leave it out")
     if extras.per_class:
         class_labels(sets["reference"])
-        if "samples" in sets:
-            matched_classes(sets["reference"], sets["samples"])
+        for role in sets.keys() - {"reference"}:
+            matched_classes(sets["reference"], sets[role])
     for flag, path in (("--out", output), ("--nearest", extras.nearest)):
         if path is not None:
             check_writable(path, flag)
+            _check_overwritten(path, flag, sets)
+    if output is not None and output.exists():
+        _check_earlier_result(output)
+
+
+def _check_overwritten(path: Path, flag: str, sets: Mapping[str, ImageSet]) -> None:
     for role, images in sets.items():
-        card = card_of(images.location)
-        if output is not None and card is not None and output.resolve() == card.resolve():
-            raise UserError(f"{output}: says how the {role} were made; give another --out")
+        for inside in (Path(images.location).expanduser(), card_of(images.location)):
+            if inside is not None and path.resolve() == inside.resolve():
+                raise UserError(f"{path}: belongs to the {role}; give another {flag}")
+
+
+def _check_earlier_result(output: Path) -> None:
+    try:
+        content = read_json(output)
+    except UserError:
+        content = None
+    if not (isinstance(content, dict) and {"metrics", "protocol"} <= content.keys()):
+        raise UserError(f"{output}: exists and is no result of 'reals evaluate'; give another --out")
 
 
 def _check_sets(sets: Mapping[str, ImageSet]) -> None:
@@ -92,14 +108,19 @@ def card_of(location: str) -> Path | None:
     return card if path.suffix.lower() == ".npz" and card.is_file() else None
 
 
-def label_protocol(location: str) -> str:
-    """Return how classes of samples were chosen: what ``reals sample`` noted beside them, else "unknown"."""
+def provenance(location: str) -> dict[str, Any] | None:
+    """Return what ``reals sample`` noted beside its ``.npz``: generator, autoencoder, solver, guidance and so on."""
     card = card_of(location)
     try:
         content = None if card is None else read_json(card)
     except UserError:
-        # Some other file of that name.
         content = None
-    labels = content.get("labels") if isinstance(content, dict) else None
+    # Any other file may have that name.
+    return content if isinstance(content, dict) and {"count", "labels", "provenance"} <= content.keys() else None
+
+
+def label_protocol(made: Mapping[str, Any] | None) -> str:
+    """Return how classes of samples were chosen according to their :func:`provenance`, else "unknown"."""
+    labels = None if made is None else made.get("labels")
     kind = labels.get("type") if isinstance(labels, dict) else None
     return {"RandomLabels": "random", "BalancedLabels": "balanced"}.get(str(kind), "unknown")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from reals.apps.evaluation_request import Extras
     from reals.evaluation.inception import InceptionFeatures
-    from reals.recipes.evaluation_inputs import MadeSamples, TrainedGenerator
+    from reals.recipes.evaluation_inputs import TrainedGenerator
 
 _NOT_COMPARABLE_EXIT_CODE = 1
 _REFERENCE_SIZE = 256
@@ -116,15 +116,16 @@ def evaluate(arguments: Sequence[str]) -> None:
         raise UserError("evaluate: --kept says how many images --make-reference keeps; give both or neither")
     if parsed.inception is None and parsed.inception_sha256 != _PUBLISHED:
         raise UserError("evaluate: --inception-sha256 is of the file of --inception; give both or neither")
-    if parsed.reference is None or parsed.samples is None:
-        raise UserError(f"evaluate: missing {'REFERENCE' if parsed.reference is None else 'SAMPLES'}; see --help")
+    # An empty word is a variable of the shell that was never set.
+    if not parsed.reference or not parsed.samples:
+        raise UserError(f"evaluate: missing {'SAMPLES' if parsed.reference else 'REFERENCE'}; see --help")
     if parsed.size is not None and parsed.size < 1:
         raise UserError(f"--size {parsed.size}: give at least 1")
     from reals.apps.evaluate import evaluate as measure
     from reals.apps.evaluation_table import render
     from reals.evaluation.shared_extraction import main_first
     from reals.models.weights import cache_directory
-    from reals.recipes.evaluation_inputs import discard_samples
+    from reals.recipes.evaluation_inputs import samples_directory
     from reals.recipes.pipeline import prepare_process
     from reals.runtime import dist
 
@@ -132,38 +133,33 @@ def evaluate(arguments: Sequence[str]) -> None:
     with main_first():
         network = None if parsed.inception is None else _inception(parsed, device)
         extras = _extras(parsed, device)
-    made = _made_samples(parsed, extras, cache_directory() / "samples", device)
-    locations = {"samples": parsed.samples, "baseline": parsed.baseline} | {
-        role: str(samples.path) for role, samples in made.items()
-    }
     downloaded = any((parsed.inception, parsed.dinov2, parsed.clip))
-    result = measure(
-        parsed.reference,
-        locations["samples"] or "",
-        output=parsed.out,
-        baseline=locations["baseline"],
-        seed=parsed.seed,
-        replicates=parsed.replicates,
-        network=network,
-        arithmetic=parsed.arithmetic,
-        extras=extras,
-        labels=parsed.labels,
-        # The features of the network that comes with this program are hardly worth keeping.
-        cache=cache_directory() / "features" if parsed.cache and downloaded else None,
-        size=parsed.size,
-        device=device,
-    )
+    with samples_directory(cache_directory() / "samples", keep=parsed.cache) as directory:
+        made = _made_samples(parsed, extras, directory, device)
+        result = measure(
+            parsed.reference,
+            made.get("samples", parsed.samples),
+            output=parsed.out,
+            baseline=made.get("baseline", parsed.baseline),
+            seed=parsed.seed,
+            replicates=parsed.replicates,
+            network=network,
+            arithmetic=parsed.arithmetic,
+            extras=extras,
+            labels=parsed.labels,
+            # The features of the network that comes with this program are hardly worth keeping.
+            cache=cache_directory() / "features" if parsed.cache and downloaded else None,
+            size=parsed.size,
+            device=device,
+        )
     if dist.is_main():
         sys.stdout.write(render(result) + "\n")
-    if not parsed.cache:
-        for samples in made.values():
-            discard_samples(samples)
 
 
 def _made_samples(
     parsed: EvaluateArguments, extras: "Extras", directory: Path, device: "torch.device"
-) -> "dict[str, MadeSamples]":
-    """Return what those of SAMPLES and --baseline that are generators make, after a look for every other mistake."""
+) -> dict[str, str]:
+    """Return the samples of those of SAMPLES and --baseline that are generators, after a look for every mistake."""
     from reals.apps.evaluation_request import check_request
     from reals.evaluation.image_sets import open_images
     from reals.evaluation.shared_extraction import main_first
@@ -180,9 +176,10 @@ def _made_samples(
             if location is not None and role not in generators
         }
         check_request(sets, extras, replicates=parsed.replicates, output=parsed.out)
-    return generated_samples(
+    made = generated_samples(
         generators, directory, reference=sets["reference"], count=parsed.count or 0, seed=parsed.seed, device=device
     )
+    return {role: str(path) for role, path in made.items()}
 
 
 def _generators(parsed: EvaluateArguments, samples: str) -> "dict[str, TrainedGenerator]":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from reals.evaluation.image_sets import ImageSet
+from reals.evaluation.image_sets import LABELS, ImageSet
 from reals.runtime.errors import UserError, nearest
 
 
@@ -50,7 +50,10 @@ def class_labels(images: ImageSet) -> Int[np.ndarray, " n"]:
     """
     labels = images.labels()
     if labels is None:
-        raise UserError(f"{images.location}: has no classes for --per-class; give labelled images")
+        raise UserError(
+            f"{images.location}: has no classes for --per-class; give images in class folders, a labelled dataset, or "
+            f"a batch with an integer for each image under '{LABELS}'"
+        )
     return labels
 
 

@@ -1,6 +1,7 @@
 """Measures beyond the usual five, of sets that a network has judged already."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -90,28 +91,34 @@ def _density_coverage(reference: Judged, samples: Judged, settings: Settings) ->
     }
 
 
-def per_class_distances(reference: Judged, samples: Judged, classes: MatchedClasses) -> list[dict[str, Any]]:
-    """Return the Fréchet distance of each class of the samples to the same class of the reference, worst first.
+@dataclass(frozen=True)
+class RankedClasses:
+    """Classes by their distance to the reference."""
+
+    distances: list[dict[str, Any]]
+    """Of each class, worst first: ``label``, ``name`` where it has one, ``distance``, and numbers of images."""
+    cautions: tuple[str, ...]
+    """Which classes are left out."""
+
+
+def per_class_distances(reference: Judged, samples: Judged, classes: MatchedClasses) -> RankedClasses:
+    """Measure the Fréchet distance of each class of the samples to the same class of the reference.
 
     Classes are smaller than a covariance needs, so the numbers rank classes of one evaluation and mean little else.
     Classes of which either set has fewer than two images are left out.
     """
-    found = []
-    for label in np.unique(classes.samples):
+    found, left_out = [], []
+    names = dict(enumerate(classes.names or ()))
+    for label in np.unique(np.concatenate([classes.samples, classes.reference])).tolist():
         own, other = classes.samples == label, classes.reference == label
         if min(own.sum(), other.sum()) < _SMALLEST_CLASS:
+            left_out.append(str(names.get(label, label)))
             continue
         distance = frechet_distance(
             gaussian_statistics(reference.features[other]), gaussian_statistics(samples.features[own])
         )
-        names = classes.names or ()
-        found.append(
-            {
-                "label": int(label),
-                **({"name": names[label]} if 0 <= label < len(names) else {}),
-                "distance": distance,
-                "samples": int(own.sum()),
-                "reference": int(other.sum()),
-            }
-        )
-    return sorted(found, key=lambda one: -one["distance"])
+        named = {"name": names[label]} if label in names else {}
+        counts = {"samples": int(own.sum()), "reference": int(other.sum())}
+        found.append({"label": label, **named, "distance": distance, **counts})
+    cautions = [f"classes with fewer than {_SMALLEST_CLASS} images in a set are left out: {', '.join(left_out)}"]
+    return RankedClasses(sorted(found, key=lambda one: -one["distance"]), tuple(cautions if left_out else ()))

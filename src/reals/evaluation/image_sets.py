@@ -4,7 +4,7 @@ import hashlib
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -60,6 +60,11 @@ class ImageSet(ABC):
     @abstractmethod
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
         """Yield uint8 blocks of ``batch`` images in order: block ``first`` and each ``every``-th from there on."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each image in its order, empty where images have none."""
+        return ()
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -152,6 +157,11 @@ class FileImages(ImageSet):
             raise UserError(f"{location}: holds no images")
         super().__init__(len(self._source))
         self.width, self.height = self._decode(0).size if size is None else (size, size)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Keys of the source."""
+        return self._source.keys
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -14,6 +14,8 @@ from reals.models.inception import (
     Inception,
     InceptionNetwork,
 )
+from reals.models.weights import fetch
+from reals.runtime.io import sha256_file
 
 
 class InceptionFeatures:
@@ -62,4 +64,4 @@ def spatial_features(features: Float[np.ndarray, "n 4071"]) -> Float[np.ndarray,
 def inception_features(weights: str, sha256: str | None, device: torch.device | str = "cpu") -> InceptionFeatures:
     """Load the network; ``weights`` and ``sha256`` as in :class:`reals.models.inception.Inception`."""
     network = Inception(weights=weights, sha256=sha256).build(device)
-    return InceptionFeatures(network, device, published=sha256 == INCEPTION_SHA256)
+    return InceptionFeatures(network, device, published=sha256_file(fetch(weights)) == INCEPTION_SHA256)

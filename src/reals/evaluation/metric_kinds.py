@@ -5,6 +5,7 @@ A metric is named ``KIND``, or ``KIND/NETWORK`` in the features of another netwo
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 
 
 @dataclass(frozen=True)
@@ -20,27 +21,36 @@ class MetricKind:
     """Sees images through a network's features."""
     rounded: bool = False
     """Compares distances that ADM rounds to float16."""
+    lowest: float = -inf
+    """No true value is below; estimates without bias may be, and have no such bound."""
+    highest: float = inf
+    """No true value is above."""
 
 
-_LOWER, _HIGHER = MetricKind(higher_is_better=False), MetricKind(higher_is_better=True)
-_FRECHET = MetricKind(higher_is_better=False, gaussian=True)
-_OF_GENERATED = {kind: _FRECHET for kind in ("fid", "sfid", "fd", "fid_infinity", "fd_infinity")}
+_FRECHET = MetricKind(higher_is_better=False, gaussian=True, lowest=0.0)
+_EXTRAPOLATED = MetricKind(higher_is_better=False, gaussian=True)
+_KERNEL = MetricKind(higher_is_better=False)
+_ROUNDED_SHARE = MetricKind(higher_is_better=True, rounded=True, lowest=0.0, highest=1.0)
+_OF_GENERATED = {
+    **dict.fromkeys(("fid", "sfid", "fd"), _FRECHET),
+    **dict.fromkeys(("fid_infinity", "fd_infinity"), _EXTRAPOLATED),
+}
 
 KINDS: Mapping[str, MetricKind] = {
-    "inception_score": MetricKind(higher_is_better=True, reference=False),
+    "inception_score": MetricKind(higher_is_better=True, reference=False, lowest=1.0),
     **_OF_GENERATED,
-    **{f"r{kind}": _FRECHET for kind in _OF_GENERATED},
-    "precision": MetricKind(higher_is_better=True, rounded=True),
-    "recall": MetricKind(higher_is_better=True, rounded=True),
-    "kid": _LOWER,
-    "kd": _LOWER,
-    "cmmd": _LOWER,
-    "density": _HIGHER,
-    "coverage": _HIGHER,
-    "copied": _LOWER,
+    **{f"r{name}": kind for name, kind in _OF_GENERATED.items()},
+    "precision": _ROUNDED_SHARE,
+    "recall": _ROUNDED_SHARE,
+    "kid": _KERNEL,
+    "kd": _KERNEL,
+    "cmmd": _KERNEL,
+    "density": MetricKind(higher_is_better=True, lowest=0.0),
+    "coverage": MetricKind(higher_is_better=True, lowest=0.0, highest=1.0),
+    "copied": MetricKind(higher_is_better=False, lowest=0.0, highest=1.0),
     "psnr": MetricKind(higher_is_better=True, network=False),
-    "ssim": MetricKind(higher_is_better=True, network=False),
-    "lpips": MetricKind(higher_is_better=False, network=False),
+    "ssim": MetricKind(higher_is_better=True, network=False, highest=1.0),
+    "lpips": MetricKind(higher_is_better=False, network=False, lowest=0.0),
 }
 
 

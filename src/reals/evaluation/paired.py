@@ -64,16 +64,36 @@ def paired_estimates(
 
 
 def check_pairs(originals: ImageSet, reconstructions: ImageSet) -> None:
-    """Check that there are as many reconstructions as originals.
+    """Check that reconstructions can be told to be of these originals, by number, and by name where files have names.
 
     Raises:
-        UserError: there are not.
+        UserError: there are more or fewer of them, a name stands in another place, or files are numbered in a way that
+            their order, that of text, is another than that of their numbers.
     """
     if len(originals) != len(reconstructions):
         raise UserError(
             f"{originals.location} holds {len(originals)} images, {reconstructions.location} {len(reconstructions)}; "
             "reconstructions need their originals, in the same order"
         )
+    names = [_stems(originals), _stems(reconstructions)]
+    for images, stems in zip((originals, reconstructions), names, strict=True):
+        numbers = [int(stem) for stem in stems if stem.isdecimal()]
+        if len(numbers) == len(images) and numbers != sorted(numbers):
+            raise UserError(
+                f"{images.location}: {stems[1]} comes right after {stems[0]} in the order of text; pad numbers in "
+                "names with zeros, so that reconstructions meet their originals"
+            )
+    if set(names[0]) & set(names[1]):
+        for original, other in zip(*names, strict=True):
+            if original != other:
+                raise UserError(
+                    f"{originals.location} has {original} where {reconstructions.location} has {other}; give every "
+                    "reconstruction the name of its original"
+                )
+
+
+def _stems(images: ImageSet) -> list[str]:
+    return [name.rpartition(".")[0] or name for name in images.names]
 
 
 def _pairs(originals: ImageSet, reconstructions: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:

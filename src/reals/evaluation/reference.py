@@ -35,7 +35,7 @@ def write_reference(
     Images are cropped as ADM does (see :func:`reals.data.crop.centre_crop`) and pass one batch at a time.
 
     Raises:
-        UserError: there are fewer than two images, or one is broken.
+        UserError: there are fewer than two images, one is broken, or a feature is not finite.
         Interrupted: a signal asked the process to stop; nothing is written.
     """
     photos = open_images(location, size)
@@ -54,6 +54,8 @@ def write_reference(
                     start = shown.done
                     interrupt.stop_if_requested(f"after {start} of {len(photos)} images")
                     features = network(images)
+                    if not np.isfinite(features).all():
+                        raise UserError(f"{location}: features are not finite: the network or the images are broken")
                     pool.add(pool_features(features))
                     spatial.add(spatial_features(features))
                     inside = chosen[(chosen >= start) & (chosen < start + len(images))]

@@ -33,6 +33,15 @@ def main_says(yes: bool) -> bool:
     return bool(answer.item())
 
 
+def main_tells(text: str) -> str:
+    """Return what the main process passed, in every process."""
+    if dist.world_size() == 1:
+        return text
+    told = [text]
+    torch.distributed.broadcast_object_list(told, src=0, device=_meeting_place())
+    return told[0]
+
+
 def extract_shared(network: FeatureNetwork, images: ImageSet, batch_size: int) -> Float[np.ndarray, "n d"]:
     """Return the features of a set in the main process and no rows in the others; every process takes part.
 

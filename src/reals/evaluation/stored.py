@@ -8,6 +8,7 @@ import hashlib
 import zipfile
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from reals.runtime.errors import UserError
 
 POOL_KEYS = ("mu", "sigma")
 SPATIAL_KEYS = ("mu_s", "sigma_s")
+# Of a covariance stored in float32, relative to its largest eigenvalue, with room.
+_ROUNDING = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,15 @@ class StoredStatistics:
     """Of the numbers."""
 
 
+def holds_statistics(path: Path) -> bool:
+    """Return whether a file is a ``.npz`` with statistics of FID's network, of whatever shape."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return False
+    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+        return not {f"{name}.npy" for name in POOL_KEYS + SPATIAL_KEYS}.isdisjoint(archive.namelist())
+    return False
+
+
 def stored_statistics(location: str | Path, *, pool: int, spatial: int) -> StoredStatistics | None:
     """Read the statistics in a ``.npz``; None if there are none, or it is no ``.npz``.
 
@@ -41,15 +53,13 @@ def stored_statistics(location: str | Path, *, pool: int, spatial: int) -> Store
         spatial: how many sFID's have.
 
     Raises:
-        UserError: half of a pair is missing, has another shape, is not finite, or the file is damaged.
+        UserError: half of a pair is missing, has another shape, is not finite or no covariance, or the file is damaged.
     """
-    path = Path(location)
-    if path.suffix.lower() != ".npz" or not path.is_file():
+    path = Path(location).expanduser()
+    if not holds_statistics(path):
         return None
     try:
         with np.load(path, allow_pickle=False) as archive:
-            if not set(archive.files) & set(POOL_KEYS + SPATIAL_KEYS):
-                return None
             arrays = {name: archive[name] for name in POOL_KEYS + SPATIAL_KEYS if name in archive.files}
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
         reason = next(iter(str(error).splitlines()), "") or "it ends too early"
@@ -81,4 +91,14 @@ def _pair(
             )
         if not np.isfinite(array).all():
             raise UserError(f"{path}: '{key}' is not finite; write it again")
-    return GaussianStatistics(mean.astype(np.float64), covariance.astype(np.float64), None)
+    return GaussianStatistics(mean.astype(np.float64), _covariance(path, keys[1], covariance.astype(np.float64)), None)
+
+
+def _covariance(path: Path, key: str, matrix: np.ndarray) -> np.ndarray:
+    """Return a matrix that is a covariance but for rounding, made symmetric."""
+    symmetric = (matrix + matrix.T) / 2
+    smallest, largest = np.linalg.eigvalsh(symmetric)[[0, -1]]
+    scale = max(largest, -smallest)
+    if np.abs(matrix - symmetric).max() > _ROUNDING * scale or smallest < -_ROUNDING * scale:
+        raise UserError(f"{path}: '{key}' is no covariance: it is not symmetric, or has a negative variance")
+    return symmetric

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reals.evaluation.image_sets import ImageSet
@@ -9,7 +10,7 @@ from reals.evaluation.inception import InceptionFeatures
 from reals.evaluation.measures import Judged, gaussian_dimension
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.protocol import describe_images
-from reals.evaluation.stored import StoredStatistics
+from reals.evaluation.stored import StoredStatistics, holds_statistics
 
 COMFORTABLE_COUNT = 10_000
 """Below this many images, Fréchet distances depend visibly on the number of images."""
@@ -22,6 +23,8 @@ class Subject:
     images: ImageSet
     labels: str
     """How its classes were chosen, ``"unknown"`` where nothing says so."""
+    made: Mapping[str, Any] | None
+    """What made it, where ``reals sample`` noted that."""
     stored: StoredStatistics | None
     """What FID's network takes for the statistics of its images."""
     judged: tuple[Judged, ...]
@@ -29,7 +32,8 @@ class Subject:
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies it, for the protocol."""
-        return describe_images(self.images, self.stored)
+        described = describe_images(self.images, self.stored)
+        return described if self.made is None else {**described, "made": dict(self.made)}
 
 
 def cautions(subjects: Mapping[str, Subject], networks: Sequence[FeatureNetwork]) -> list[str]:
@@ -44,6 +48,11 @@ def cautions(subjects: Mapping[str, Subject], networks: Sequence[FeatureNetwork]
         if isinstance(network, InceptionFeatures) and not network.published:
             lines.append("the Inception network's weights are not the published ones: compare with no published number")
     for role, subject in subjects.items():
+        unused = not isinstance(networks[0], InceptionFeatures) and holds_statistics(Path(subject.images.location))
+        if unused:
+            lines.append(
+                f"{role}: the file stores statistics of the FID Inception network, which are not used without it"
+            )
         lines += _of_statistics(role, subject) + _of_counts(role, subject, networks)
     if subjects["reference"].stored is None and subjects["samples"].stored is not None:
         lines.append("the samples have stored statistics and the reference has none: are they the wrong way round?")

@@ -2,17 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from reals.diffusion.gaussian import DDPM
 from reals.diffusion.solvers import Euler
 from reals.evaluation.image_sets import ImageSet
-from reals.evaluation.shared_extraction import main_first
+from reals.evaluation.precision_recall import NEIGHBOURS
+from reals.evaluation.shared_extraction import main_first, main_tells
 from reals.latents.codec import LatentCodec
 from reals.recipes.generator import GeneratorCard, is_gaussian
 from reals.recipes.sampling import sample_images
@@ -44,14 +49,22 @@ class TrainedGenerator:
     """In whose latent space it was trained."""
 
 
-@dataclass(frozen=True)
-class MadeSamples:
-    """What :func:`generated_samples` returns for each generator."""
-
-    path: Path
-    """Of the ``.npz``."""
-    new: bool
-    """Whether it was not there before."""
+@contextmanager
+def samples_directory(cache: Path, *, keep: bool) -> Iterator[Path]:
+    """Yield where samples go: ``cache``, or a directory inside it that is deleted in the end, whatever happens."""
+    if keep:
+        yield cache
+        return
+    own = ""
+    if dist.is_main():
+        cache.mkdir(parents=True, exist_ok=True)
+        own = tempfile.mkdtemp(prefix=".", dir=cache)
+    directory = Path(main_tells(own))
+    try:
+        yield directory
+    finally:
+        if dist.is_main():
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def generated_samples(
@@ -62,12 +75,13 @@ def generated_samples(
     count: int,
     seed: int,
     device: torch.device,
-) -> dict[str, MadeSamples]:
+) -> dict[str, Path]:
     """Return an ``.npz`` of each generator's samples below ``directory``, made unless it is there.
 
     They are what ``reals sample`` makes unless told otherwise: no guidance, classes in turn, Euler's method for flows
     and ancestral sampling for Gaussian diffusion. Names of files follow from everything that decides the images.
-    Processes of a launch share the work. All generators are checked before any samples.
+    Processes of a launch share the work. All generators are checked before any samples. Of two launches that want the
+    same samples one makes them, while the other waits.
 
     Args:
         generators: by any name.
@@ -78,22 +92,22 @@ def generated_samples(
         device: where networks run.
 
     Raises:
-        UserError: a part is no generator or autoencoder, they do not fit each other, or the reference has images of
-            another size.
+        UserError: a part is no generator or autoencoder, they do not fit each other, the reference has images of
+            another size, or ``count`` is too small.
         Interrupted: a signal asked the process to stop; finished batches stay.
     """
-    if generators and count < 1:
-        raise UserError(f"--count {count}: give at least 1")
+    if count <= NEIGHBOURS:
+        raise UserError(f"--count {count}: give at least {NEIGHBOURS + 1}")
     with main_first():
         for trained in generators.values():
-            _check_size(trained, reference)
+            _check(trained, reference)
     return {
         name: _samples(trained, directory, count=count, seed=seed, device=device)
         for name, trained in generators.items()
     }
 
 
-def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: int, device: torch.device) -> MadeSamples:
+def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: int, device: torch.device) -> Path:
     generator = trained.generator
     config = SamplingConfig(count=count, solver=DDPM() if is_gaussian(generator) else Euler())
     identity = {
@@ -104,26 +118,25 @@ def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: in
     }
     name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32]
     output = directory / f"{name}.npz"
+    directory.mkdir(parents=True, exist_ok=True)
     say(f"samples: {count} of {generator} in {output}")
-    new = not output.exists()
-    sample_images(
-        config, generator, trained.autoencoder, _UNGUIDED, output, seed=seed, precision=_PRECISION, device=device
-    )
-    return MadeSamples(output, new)
+    # The other processes of this launch wait for the main one where sampling begins.
+    with FileLock(directory / f".{name}.lock") if dist.is_main() else nullcontext():
+        return sample_images(
+            config, generator, trained.autoencoder, _UNGUIDED, output, seed=seed, precision=_PRECISION, device=device
+        )
 
 
-def discard_samples(made: MadeSamples) -> None:
-    """Delete samples with their card and picture, unless they were there before."""
-    if made.new and dist.is_main():
-        for suffix in (".json", ".png", ".npz"):
-            made.path.with_suffix(suffix).unlink(missing_ok=True)
-
-
-def _check_size(trained: TrainedGenerator, reference: ImageSet) -> None:
+def _check(trained: TrainedGenerator, reference: ImageSet) -> None:
     path = trained.generator / _FILES[0]
     content: Any = read_json(path)
     card = from_dict(GeneratorCard, content, str(path))
-    side = card.grid * LatentCodec.from_directory(trained.autoencoder).downsampling
+    codec = LatentCodec.from_directory(trained.autoencoder)
+    if codec.fingerprint != card.autoencoder_fingerprint:
+        raise UserError(
+            f"{trained.autoencoder}: not the autoencoder in whose latent space {trained.generator} was trained"
+        )
+    side = card.grid * codec.downsampling
     if (reference.height, reference.width) != (side, side):
         raise UserError(
             f"{reference.location} has images of {reference.width}x{reference.height}, {trained.generator} makes "

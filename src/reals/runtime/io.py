@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -72,20 +73,20 @@ def refuse_existing(path: Path) -> None:
 
 
 def check_writable(path: Path, flag: str) -> None:
-    """Check that a file can be written to ``path``, which the user gave with ``flag``.
+    """Check that a file can be written to ``path``, which the user gave with ``flag``; leaves nothing behind.
 
     Raises:
         UserError: it is a directory, a file lies where a directory above it would be, or that may not be written to.
     """
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give a file as {flag}")
-    for place in path.absolute().parents:
-        if place.exists():
-            if not place.is_dir():
-                raise UserError(f"{place}: is a file; give a path below a directory as {flag}")
-            if not os.access(place, os.W_OK | os.X_OK):
-                raise UserError(f"{place}: may not be written to; give another {flag}")
-            return
+    place = next(place for place in path.absolute().parents if place.exists())
+    if not place.is_dir():
+        raise UserError(f"{place}: is a file; give a path below a directory as {flag}")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as error:
+        raise UserError(f"{place}: cannot be written ({error.strerror}); give another {flag}") from None
 
 
 def remove_leftovers(directory: Path) -> None:
@@ -123,6 +124,8 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a JSON file ({error})") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested deeper than any file of this program") from None
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:
