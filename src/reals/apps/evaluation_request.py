@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from reals.evaluation.classes import class_labels, matched_classes
-from reals.evaluation.foundation import ClipFeatures, DinoFeatures
 from reals.evaluation.image_sets import ImageSet
+from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.paired import ImageDistance, check_pairs
 from reals.evaluation.precision_recall import NEIGHBOURS
 from reals.runtime.errors import UserError
@@ -31,8 +31,9 @@ class Extras:
     """Samples are reconstructions of the reference's images, in the same order: ``psnr``, ``ssim``, ``rfid``."""
     lpips: ImageDistance | None = None
     """Adds ``lpips`` to reconstructions."""
-    others: tuple[DinoFeatures | ClipFeatures, ...] = ()
-    """DINOv2 adds ``fd/…``, ``kd/…``, ``precision/…`` and ``recall/…``; CLIP adds ``cmmd/…``."""
+    others: tuple[FeatureNetwork, ...] = ()
+    """Other networks, of DINOv2 for example; each adds ``fd/…``, ``kd/…``, ``precision/…`` and ``recall/…``. CLIP adds
+    ``cmmd/…`` alone."""
 
 
 def check_request(sets: Mapping[str, ImageSet], extras: Extras, *, replicates: int, output: Path | None) -> None:

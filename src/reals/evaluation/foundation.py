@@ -67,13 +67,19 @@ class ClipFeatures:
             return self._network(pixel_values=normalised).image_embeds.cpu().numpy()
 
 
+def network_name(model: str) -> str:
+    """Return what metrics call a network: the last part of its directory or hub id."""
+    path = Path(model).expanduser()
+    return path.resolve().name if path.is_dir() else path.name
+
+
 def dino_features(model: str, device: torch.device | str = "cpu") -> DinoFeatures:
     """Load DINOv2 from a directory or the hub.
 
     Raises:
         UserError: it cannot be reached, or is not DINOv2.
     """
-    return DinoFeatures(DinoV2(model=model).build(device), Path(model).name, device)
+    return DinoFeatures(DinoV2(model=model).build(device), network_name(model), device)
 
 
 def clip_features(model: str, device: torch.device | str = "cpu") -> ClipFeatures:
@@ -97,4 +103,4 @@ def clip_features(model: str, device: torch.device | str = "cpu") -> ClipFeature
         missing = sorted(info["missing_keys"])
         raise UserError(f"{model}: its weights lack '{missing[0]}' ({len(missing)} such tensors); give a {_KIND}")
     frozen = network.eval().requires_grad_(False)
-    return ClipFeatures(nn.Module.to(frozen, device=device), Path(model).name, device)
+    return ClipFeatures(nn.Module.to(frozen, device=device), network_name(model), device)

@@ -78,10 +78,11 @@ def check_pairs(originals: ImageSet, reconstructions: ImageSet) -> None:
     names = [_stems(originals), _stems(reconstructions)]
     for images, stems in zip((originals, reconstructions), names, strict=True):
         numbers = [int(stem) for stem in stems if stem.isdecimal()]
-        if len(numbers) == len(images) and numbers != sorted(numbers):
+        fallen = next((place for place in range(1, len(numbers)) if numbers[place] < numbers[place - 1]), None)
+        if len(numbers) == len(images) and fallen is not None:
             raise UserError(
-                f"{images.location}: {stems[1]} comes right after {stems[0]} in the order of text; pad numbers in "
-                "names with zeros, so that reconstructions meet their originals"
+                f"{images.location}: names are in the order of text, {numbers[fallen - 1]} comes before "
+                f"{numbers[fallen]}; pad numbers with zeros, so that reconstructions meet their originals"
             )
     if set(names[0]) & set(names[1]):
         for original, other in zip(*names, strict=True):
