@@ -79,7 +79,8 @@ def _exact(
     reference: np.ndarray, samples: np.ndarray, neighbours: int, space: Space, advance: Advance
 ) -> PrecisionRecall:
     reference_balls = Balls.of(reference, neighbours, space, advance)
-    sample_balls = Balls.of(samples, neighbours, space, advance)
+    # Distances inside a set do not depend on the origin, their rounding does: samples may lie close together, far away.
+    sample_balls = Balls.of(samples, neighbours, Space.around(samples, space.device), advance)
     reference_inside = torch.zeros(len(reference), dtype=torch.bool, device=space.device)
     sample_inside = torch.zeros(len(samples), dtype=torch.bool, device=space.device)
     # One pass of distances answers both questions.
