@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reals.evaluation.float32 import true_float32
+from reals.evaluation.float32 import float64_device, true_float32
 from reals.runtime import interrupt
 
 Advance = Callable[[int], None]
@@ -57,7 +57,7 @@ class Space:
 
     def finer(self) -> "Space":
         """Return the same in float64, on the CPU where the device has none."""
-        return replace(self, device=_exact_place(self.device), dtype=torch.float64)
+        return replace(self, device=float64_device(self.device), dtype=torch.float64)
 
     def place(self, items: Float[np.ndarray, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
         """Return centred items on the device, and their squared norms."""
@@ -81,11 +81,6 @@ class Space:
         # the centring.
         rounding = torch.finfo(self.dtype).eps / 2
         return Tile(rows, columns, distances, (2 * items[0].shape[1] + 16) * rounding * largest)
-
-
-def _exact_place(device: torch.device) -> torch.device:
-    """Return where to compute in float64: Apple's GPUs have none."""
-    return torch.device("cpu") if device.type == "mps" else device
 
 
 def exact_distances(one: Float[Tensor, "... d"], other: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
@@ -232,7 +227,7 @@ def _settle(
     middle = approximate[:, neighbours - 1 : neighbours]
     exact = np.where(approximate < middle, -np.inf, np.inf)
     close, places = np.nonzero(np.abs(approximate - middle) <= 2 * error)
-    device = _exact_place(nearest.distances.device)
+    device = float64_device(nearest.distances.device)
     for start in range(0, len(close), _PAIRS):
         interrupt.stop_if_requested("while comparing features")
         some, others = close[start : start + _PAIRS], places[start : start + _PAIRS]
@@ -248,7 +243,7 @@ def _exact_rows(
     items: np.ndarray, rows: np.ndarray, device: torch.device
 ) -> Iterator[tuple[np.ndarray, Float[Tensor, "r n"]]]:
     """Yield some of ``rows`` and their exact distances to all items, computed in blocks of ``_PAIRS`` pairs."""
-    place, width = _exact_place(device), min(len(items), _PAIRS)
+    place, width = float64_device(device), min(len(items), _PAIRS)
     for start in range(0, len(rows), _PAIRS // width):
         some = rows[start : start + _PAIRS // width]
         own, parts = torch.from_numpy(items[some]).to(place)[:, None], []
@@ -301,7 +296,7 @@ def within(
         axis = 0 if around_items else 1
         doubtful &= ~(answered | inside.any(dim=axis)).unsqueeze(axis)
     if doubtful.any():
-        place = _exact_place(inside.device)
+        place = float64_device(inside.device)
         radii = torch.from_numpy(balls.radii).to(place)
         radii = radii[tile.rows, None] if around_items else radii[tile.columns]
         decided = _decide(doubtful.to(place), items[tile.rows], centres[tile.columns], radii)
