@@ -48,9 +48,9 @@ def test_ssim_is_that_of_other_programs(side: int, contrast: float) -> None:
     generator = torch.Generator().manual_seed(side)
     images = 0.5 + contrast * (torch.rand(3, 3, side, side + 3, generator=generator) - 0.5)
     noisy = images + 0.2 * contrast * torch.randn(images.shape, generator=generator)
-    unit = (((pixels.double().clamp(-1, 1) + 1) / 2) for pixels in (noisy, images))
+    one, other = (((pixels.double().clamp(-1, 1) + 1) / 2) for pixels in (noisy, images))
     theirs = torchmetrics.functional.image.structural_similarity_index_measure
-    expected = theirs(*unit, data_range=1.0, reduction="none")
+    expected = theirs(one, other, data_range=1.0, reduction="none")
     assert isinstance(expected, torch.Tensor)
     np.testing.assert_allclose(ssim(images, noisy), expected.flatten().numpy(), rtol=0, atol=1e-9)
 
