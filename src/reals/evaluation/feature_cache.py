@@ -31,7 +31,7 @@ def features_of(
     """
     if cache is None:
         return _extract(images, network, batch_size)
-    if dist.world_size() > 1 and main_says(not images.hashed):
+    if main_says(not images.hashed):
         hash_shared(images, batch_size)
     path = cache / f"{_name(images, network)}.npy" if dist.is_main() else None
     known = None if path is None else _read(path, (len(images), network.dimension))

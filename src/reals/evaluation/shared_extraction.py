@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -13,15 +14,27 @@ from reals.evaluation.networks import FeatureNetwork
 from reals.runtime import dist, interrupt
 from reals.runtime.progress import Progress, progress
 
+_LONGEST_DOWNLOAD = timedelta(hours=12)
+
 
 @contextmanager
 def main_first() -> Iterator[None]:
-    """Let the main process go first: downloads and mistakes then happen once, and it alone tells of them."""
+    """Let the main process go first: downloads and mistakes then happen once, and it alone tells of them.
+
+    However long it takes: the others wait outside the launch's own group, whose patience, ten minutes with NCCL, is
+    meant for collective operations. They learn at once if the main process ends.
+    """
+    if dist.world_size() == 1:
+        yield
+        return
+    waiting = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_DOWNLOAD)
+    assert isinstance(waiting, torch.distributed.ProcessGroup)
     if not dist.is_main():
-        dist.barrier()
+        torch.distributed.barrier(waiting)
     yield
     if dist.is_main():
-        dist.barrier()
+        torch.distributed.barrier(waiting)
+    torch.distributed.destroy_process_group(waiting)
 
 
 def main_says(yes: bool) -> bool:
@@ -48,7 +61,7 @@ def extract_shared(network: FeatureNetwork, images: ImageSet, batch_size: int) -
 
 
 def hash_shared(images: ImageSet, batch_size: int) -> None:
-    """Read a set so that the main process knows its fingerprint; every process takes part.
+    """Read a set so that the main process, perhaps the only one, knows its fingerprint; every process takes part.
 
     Raises:
         UserError: an image is broken or of another size than the first.
@@ -68,7 +81,7 @@ def _in_turns(
     """Return what ``look`` makes of every image, and let the set know its digests, in the main process.
 
     After each round the blocks' rows meet, which keeps fast processes from waiting longer than a collective operation
-    may.
+    may. Each process sends its own rows only.
     """
     rank, main, total = dist.rank(), dist.is_main(), len(images)
     a_round, width = dist.world_size() * batch_size, 4 * dimension
@@ -77,26 +90,29 @@ def _in_turns(
     for start in range(0, total, a_round):
         interrupt.stop_if_requested(f"after {start} of {total} images of {images.location}")
         stop = min(start + a_round, total)
-        rows = np.zeros((stop - start, width + DIGEST_BYTES), np.uint8)
+        # All send equally many rows; those beyond the last image are dropped.
+        rows = np.zeros((batch_size, width + DIGEST_BYTES), np.uint8)
         first = start + rank * batch_size
         if first < stop:
             found = np.ascontiguousarray(look(next(blocks)), np.float32)
-            own = rows[first - start : first - start + len(found)]
-            own[:, :width] = found.view(np.uint8)
-            own[:, width:] = images.digests(first, first + len(found))
-        met = _sum_in_main(rows)
+            rows[: len(found), :width] = found.view(np.uint8)
+            rows[: len(found), width:] = images.digests(first, first + len(found))
+        met = _gather_in_main(rows)
         if main:
-            seen[start:stop] = np.ascontiguousarray(met[:, :width]).view(np.float32)
-            images.learn(start, met[:, width:])
+            seen[start:stop] = np.ascontiguousarray(met[: stop - start, :width]).view(np.float32)
+            images.learn(start, met[: stop - start, width:])
         shown.advance(stop - start)
     return seen
 
 
-def _sum_in_main(rows: UInt8[np.ndarray, "b d"]) -> UInt8[np.ndarray, "b d"]:
-    """Return the sum over processes, in the main one; each row is zero in all but one, so it passes unchanged."""
-    tensor = torch.from_numpy(rows).to(_meeting_place())
-    torch.distributed.reduce(tensor, dst=0)
-    return tensor.cpu().numpy()
+def _gather_in_main(rows: UInt8[np.ndarray, "b d"]) -> UInt8[np.ndarray, "n d"]:
+    """Return the rows of all processes, by rank, in the main one, and none in the others."""
+    if dist.world_size() == 1:
+        return rows
+    own = torch.from_numpy(rows).to(_meeting_place())
+    met = [torch.empty_like(own) for _ in range(dist.world_size())] if dist.is_main() else None
+    torch.distributed.gather(own, met, dst=0)
+    return rows[:0] if met is None else torch.cat(met).cpu().numpy()
 
 
 def _meeting_place() -> torch.device:
