@@ -7,6 +7,7 @@ The distance's bias falls as one over the number of samples: distances of subset
 import math
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from reals.evaluation.bootstrap import Estimate
@@ -21,7 +22,12 @@ _SMALLEST_SHARE = 0.25
 
 
 def extrapolated_distance(
-    reference: GaussianStatistics, samples: Float[np.ndarray, "n d"], whole: Estimate, *, seed: int = 0
+    reference: GaussianStatistics,
+    samples: Float[np.ndarray, "n d"],
+    whole: Estimate,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Estimate:
     """Return the intercept; its interval has the spread of the distance itself and that of the line's fit.
 
@@ -31,6 +37,7 @@ def extrapolated_distance(
             dimensions.
         whole: the distance of all samples.
         seed: of the subsets.
+        device: where the distances are computed.
 
     Raises:
         ValueError: there are too few samples.
@@ -48,7 +55,7 @@ def extrapolated_distance(
         interrupt.stop_if_requested("while extrapolating a distance")
         chosen = np.zeros(count, np.int64)
         chosen[generator.permutation(count)[:size]] = 1
-        distances[point] = frechet_distance(reference, gaussian_statistics(samples, chosen))
+        distances[point] = frechet_distance(reference, gaussian_statistics(samples, chosen), device)
     axis = 1.0 / sizes
     slope, intercept = np.polyfit(axis, distances, 1)
     residuals = distances - (slope * axis + intercept)
