@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from reals.evaluation.bootstrap import REPLICATES, Estimate, resampling_counts
+from reals.evaluation.finite import check_finite
 from reals.evaluation.float32 import float64_device
 from reals.evaluation.slices import slices
 from reals.runtime import interrupt
@@ -58,8 +59,8 @@ def gaussian_statistics(
     total = int(weights.sum())
     if total < 2:
         raise ValueError(f"a covariance needs at least two rows of features, found {total}")
-    if not all(np.isfinite(features[block]).all() for block in slices(len(features), _ROWS)):
-        raise ValueError("features are not finite: the network or the images are broken")
+    for some in slices(len(features), _ROWS):
+        check_finite(features[some])
     return _weighted_statistics(features, weights)
 
 
@@ -111,8 +112,7 @@ class GaussianAccumulator:
         """
         if self._count < 2:
             raise ValueError(f"a covariance needs at least two rows of features, found {self._count}")
-        if not np.isfinite(self._scatter).all():
-            raise ValueError("features are not finite: the network or the images are broken")
+        check_finite(self._scatter)
         return GaussianStatistics(self._mean.copy(), self._scatter / (self._count - 1), self._count)
 
 
