@@ -266,18 +266,18 @@ def test_arguments_that_do_not_go_together(
 
 
 def test_a_batch_of_images_is_never_held_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from reals.evaluation import image_sets
+    from reals.evaluation import image_sets, npz_array
 
     np.savez(tmp_path / "many.npz", arr_0=_images(260, 0))
     largest = 0
-    own = image_sets._exactly
+    own = image_sets.exactly
 
-    def watch(handle: image_sets.ByteStream, count: int) -> bytearray:
+    def watch(handle: npz_array.ByteStream, count: int) -> bytearray:
         nonlocal largest
         largest = max(largest, count)
         return own(handle, count)
 
-    monkeypatch.setattr(image_sets, "_exactly", watch)
+    monkeypatch.setattr(image_sets, "exactly", watch)
     evaluate(str(tmp_path / "many.npz"), str(tmp_path / "many.npz"), network=CheapInception(), replicates=5)
     assert largest == 128 * 8 * 8 * 3
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from reals.evaluation import extrapolation
 from reals.evaluation.bootstrap import Estimate
 from reals.evaluation.extrapolation import extrapolated_distance
 from reals.evaluation.frechet import GaussianStatistics, frechet_distance, gaussian_statistics
@@ -33,5 +34,22 @@ def test_the_seed_decides_and_the_interval_holds_the_distances_own_spread() -> N
 
 def test_too_few_samples_are_refused() -> None:
     reference = GaussianStatistics(np.zeros(4), np.eye(4), None)
-    with pytest.raises(ValueError, match="more than 16 samples of 4 features, found 16"):
-        extrapolated_distance(reference, np.zeros((16, 4)), Estimate(0.0, np.zeros(2)))
+    whole = Estimate(0.0, np.zeros(2))
+    with pytest.raises(ValueError, match="at least 20 samples of 4 features, found 19"):
+        extrapolated_distance(reference, np.zeros((19, 4)), whole)
+    extrapolated_distance(reference, np.random.default_rng(0).normal(size=(20, 4)), whole)
+
+
+def test_features_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, seen = np.random.default_rng(0).normal(size=(80, 4)), []
+    own = extrapolation.gaussian_statistics
+
+    def watch(features: np.ndarray, counts: np.ndarray) -> GaussianStatistics:
+        assert features is samples
+        seen.append(int(counts.sum()))
+        assert counts.max() == 1
+        return own(features, counts)
+
+    monkeypatch.setattr(extrapolation, "gaussian_statistics", watch)
+    extrapolated_distance(own(samples), samples, Estimate(0.0, np.zeros(2)))
+    assert (seen[0], seen[-1], len(seen)) == (80, 20, 15)

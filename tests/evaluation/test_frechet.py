@@ -1,14 +1,18 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reals.evaluation import frechet
 from reals.evaluation.bootstrap import linearised_estimate
 from reals.evaluation.frechet import (
+    FrechetPair,
     GaussianAccumulator,
     GaussianStatistics,
     ResampledGaussians,
@@ -191,3 +195,62 @@ def test_linearised_intervals_are_as_wide_as_resampled_ones() -> None:
     # The same draws: the two agree replicate by replicate, not only in spread.
     assert np.corrcoef(linearised.replicates, resampled.replicates)[0, 1] > 0.95
     assert linearised.replicates.std() == pytest.approx(resampled.replicates.std(), rel=0.15)
+
+
+_DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+def _wide(rows: int, seed: int) -> np.ndarray:
+    """Return features whose covariance's eigenvalues fall over eight decades, as those of networks do."""
+    rng = np.random.default_rng(seed)
+    return (rng.normal(size=(rows, 40)) * np.logspace(0, -4, 40) * (1 + seed / 3)) @ rng.normal(size=(40, 40))
+
+
+@pytest.mark.parametrize("device", _DEVICES)
+@pytest.mark.parametrize(("own", "other"), [(500, 400), (30, 400), (400, 30), (20, 30)])
+def test_a_pair_finds_both_influences_by_one_decomposition(
+    own: int, other: int, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, others = _wide(own, 0), _wide(other, 1)
+    a, b = gaussian_statistics(features), gaussian_statistics(others)
+    # The other way round another factor is the base, and the derivative's other form is used.
+    expected = frechet_influence(a, b, features), frechet_influence(b, a, others)
+    swapped = FrechetPair(b, a).influence(a, features), FrechetPair(b, a).influence(b, others)
+    distance = frechet_distance(a, b)
+    calls: list[str] = []
+
+    def watched(name: str) -> Callable[[torch.Tensor], Any]:
+        run = getattr(torch.linalg, name)
+
+        def watch(matrix: torch.Tensor) -> Any:
+            calls.append(name)
+            return run(matrix)
+
+        return watch
+
+    for name in ("eigh", "eigvalsh", "cholesky_ex"):
+        monkeypatch.setattr(torch.linalg, name, watched(name))
+    pair = FrechetPair(a, b, device)
+    found = pair.influence(a, features), pair.influence(b, others)
+    assert pair.distance == pytest.approx(distance, rel=1e-9, abs=1e-9)
+    assert calls.count("eigh") == 1
+    assert calls.count("cholesky_ex") == (min(own, other) >= 40)
+    assert "eigvalsh" not in calls
+    for one, *rest in zip(found, expected, swapped, strict=True):
+        for each in rest:
+            np.testing.assert_allclose(one, each, rtol=1e-4, atol=1e-5 * np.abs(one).max())
+
+
+def test_a_broken_cholesky_factor_is_replaced() -> None:
+    """A dead dimension leaves a covariance without one, although items abound."""
+    rng = np.random.default_rng(0)
+    features, others = rng.normal(size=(2, 90, 6))
+    features[:, 2] = 0.0
+    a, b = gaussian_statistics(features), gaussian_statistics(others)
+    root = np.delete(features, 2, axis=1), np.delete(others, 2, axis=1)
+    rest = frechet_distance(gaussian_statistics(root[0]), gaussian_statistics(root[1]))
+    pair = FrechetPair(a, b)
+    assert pair.distance >= rest
+    assert pair.distance == pytest.approx(frechet_distance(b, a), abs=1e-6)
+    assert np.isfinite(pair.influence(a, features)).all()
+    assert np.isfinite(pair.influence(b, others)).all()

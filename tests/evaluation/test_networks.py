@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import torch
 
 from reals.evaluation.networks import FeatureNetwork, LiteFeatures, extract, lite_features
-from reals.models.semantic import EfficientNetLite0
+from reals.models.semantic import EfficientNetLite0, Features
 
 
 class MeanColour:
@@ -62,3 +63,28 @@ def test_large_images_are_shown_at_the_size_of_training() -> None:
 def test_side_must_fit_the_stride() -> None:
     with pytest.raises(ValueError, match="multiple of 32, not 100"):
         LiteFeatures(EfficientNetLite0(stride=32).build("cpu"), 100)
+
+
+class SeesPrecision:
+    """An encoder that notes what arithmetic it may use."""
+
+    patch_dim = 5
+    fingerprint = "0" * 64
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, bool]] = []
+
+    def __call__(self, pixels: torch.Tensor, grid: tuple[int, int]) -> Features:
+        self.seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return Features(torch.zeros(len(pixels), *grid, 5), torch.zeros(len(pixels), 5))
+
+
+def test_lite_features_are_computed_in_float32_as_the_protocol_says() -> None:
+    encoder = SeesPrecision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        LiteFeatures(encoder, 32)(_images(2, 32))
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert encoder.seen == [("highest", False)]

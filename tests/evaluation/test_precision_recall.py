@@ -128,3 +128,84 @@ def test_outliers_inflate_recall_but_not_coverage() -> None:
     outliers = np.concatenate([rng.normal(size=(6, 4)) * 40, reference[:20] * 0.01])
     assert precision_recall(reference, outliers).recall == 1.0
     assert density_coverage(reference, outliers).coverage < 0.5
+
+
+def _tight_clusters(count: int, centres: int, spread: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    middles = np.abs(np.random.default_rng(99).normal(size=(centres, 64))) * 3
+    return (middles[rng.integers(0, centres, count)] + spread * rng.normal(size=(count, 64))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("centres", "spread", "searched_again"), [(1, 1e-2, 0), (1, 1e-6, 0), (5, 1e-4, 200), (5, 3e-6, 200)]
+)
+def test_collapsed_samples_need_no_exact_rows(
+    centres: int, spread: float, searched_again: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Distances inside a cluster are far below float32's rounding of those to the reference's mean."""
+    monkeypatch.setattr(manifold, "SIDE", 64)
+    again, exact = [], []
+    search, exact_rows = manifold._search, manifold._exact_rows
+
+    def count_again(items: np.ndarray, rows: np.ndarray, *others: object) -> object:
+        again.append(len(rows))
+        return search(items, rows, *others)  # pyright: ignore[reportArgumentType]
+
+    def count_exact(items: np.ndarray, rows: np.ndarray, device: torch.device) -> object:
+        exact.append(len(rows))
+        return exact_rows(items, rows, device)
+
+    monkeypatch.setattr(manifold, "_search", count_again)
+    monkeypatch.setattr(manifold, "_exact_rows", count_exact)
+    reference = np.abs(np.random.default_rng(0).normal(size=(150, 64))).astype(np.float32)
+    samples = _tight_clusters(200, centres, spread, 1)
+    result = precision_recall(reference, samples)
+    sample_inside, reference_inside = _by_hand(reference.astype(np.float64), samples.astype(np.float64), 3)
+    assert np.array_equal(result.sample_inside, sample_inside)
+    assert np.array_equal(result.reference_inside, reference_inside)
+    assert sum(again) <= searched_again
+    assert sum(exact) == 0
+
+
+@pytest.mark.parametrize("many", [0, 10**9])
+def test_clusters_shared_by_both_sets_are_decided_exactly(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifold, "_MANY_PAIRS", many)
+    reference, samples = (_tight_clusters(120, 3, 1e-5, seed) for seed in (1, 2))
+    result = precision_recall(reference, samples)
+    sample_inside, reference_inside = _by_hand(reference.astype(np.float64), samples.astype(np.float64), 3)
+    assert np.array_equal(result.sample_inside, sample_inside)
+    assert np.array_equal(result.reference_inside, reference_inside)
+    assert 0 < result.precision < 1
+
+
+@pytest.mark.parametrize("pairs", [7, 1000])
+def test_rows_that_float64_tiles_cannot_settle_are_computed_in_bounded_blocks(
+    pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifold, "_PAIRS", pairs)
+    sizes, distances = [], manifold.exact_distances
+
+    def watch(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        found = distances(one, other)
+        sizes.append(found.numel())
+        return found
+
+    monkeypatch.setattr(manifold, "exact_distances", watch)
+    # Far apart and with many ties: more candidates are as near as the neighbour than are kept.
+    rng = np.random.default_rng(0)
+    items = np.concatenate([rng.integers(0, 2, (40, 3)) * 2.0**-30 + side for side in (-1000.0, 1000.0)])
+    space = manifold.Space.around(items, "cpu")
+    radii = manifold.neighbour_radii(items, 9, space, lambda rows: None)
+    expected = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 9]
+    assert np.array_equal(radii, expected)
+    assert max(sizes) <= pairs
+
+
+def test_exact_distances_have_the_same_bits_in_any_batch() -> None:
+    rng = np.random.default_rng(0)
+    one, other = (torch.from_numpy(rng.normal(size=(50, 37)).astype(np.float32)) for _ in range(2))
+    together = manifold.exact_distances(one[:, None], other)
+    assert torch.equal(together, manifold.exact_distances(other[:, None], one).T)
+    apart = [manifold.exact_distances(one[row], other[column]) for row in range(50) for column in range(50)]
+    assert torch.equal(together.flatten(), torch.stack(apart))
+    torch.testing.assert_close(together, torch.cdist(one.double(), other.double()).square())

@@ -6,13 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
+from reals.runtime import dist
+
 Item = TypeVar("Item")
 
 
 def cores() -> int:
-    """Return how many threads may decode at once; reading and decoding release the interpreter's lock."""
+    """Return how many threads may decode at once; reading and decoding release the interpreter's lock.
+
+    The processes that a launcher starts on a machine share its cores.
+    """
     # From Python 3.13 on, the count respects affinity.
-    return getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
+    return max(1, count // dist.local_world_size())
 
 
 def load_ahead(load: Callable[[int], Item], indices: Iterable[int], ahead: int) -> Iterator[Item]:

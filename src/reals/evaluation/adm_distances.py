@@ -14,6 +14,7 @@ from torch import Tensor
 
 from reals.evaluation.float32 import true_float32
 from reals.evaluation.manifold import Advance
+from reals.evaluation.slices import slices
 from reals.runtime import interrupt
 
 _BLOCK = 10_000
@@ -56,18 +57,13 @@ def _radii(items: np.ndarray, neighbours: int, device: torch.device, advance: Ad
 
 def _distances(u: np.ndarray, v: np.ndarray, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield tiles of distances, float32 numbers that float16 can hold; of blocks that overflow, in float32."""
-    for rows in _slices(0, len(u), _BLOCK):
-        for columns in _slices(0, len(v), _BLOCK):
+    for rows in slices(len(u), _BLOCK):
+        for columns in slices(len(v), _BLOCK):
             half = _stays_finite(u[rows], v[columns], device)
-            for some in _slices(rows.start, rows.stop, _SIDE):
-                for others in _slices(columns.start, columns.stop, _SIDE):
+            for some in slices(rows.stop, _SIDE, rows.start):
+                for others in slices(columns.stop, _SIDE, columns.start):
                     interrupt.stop_if_requested("while comparing features")
                     yield some, others, _tile(_on(u[some], device), _on(v[others], device), half)
-
-
-def _slices(start: int, stop: int, step: int) -> Iterator[slice]:
-    for first in range(start, stop, step):
-        yield slice(first, min(first + step, stop))
 
 
 def _stays_finite(u: np.ndarray, v: np.ndarray, device: torch.device) -> bool:
@@ -75,8 +71,8 @@ def _stays_finite(u: np.ndarray, v: np.ndarray, device: torch.device) -> bool:
         return True
     return all(
         bool(_tile(_on(u[some], device), _on(v[others], device), True).isfinite().all())
-        for some in _slices(0, len(u), _SIDE)
-        for others in _slices(0, len(v), _SIDE)
+        for some in slices(len(u), _SIDE)
+        for others in slices(len(v), _SIDE)
     )
 
 

@@ -4,7 +4,10 @@ The distance's bias falls as one over the number of samples: distances of subset
 ``1 / n``, whose intercept is free of it. The reference stays whole.
 """
 
+import math
+
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from reals.evaluation.bootstrap import Estimate
@@ -19,15 +22,22 @@ _SMALLEST_SHARE = 0.25
 
 
 def extrapolated_distance(
-    reference: GaussianStatistics, samples: Float[np.ndarray, "n d"], whole: Estimate, *, seed: int = 0
+    reference: GaussianStatistics,
+    samples: Float[np.ndarray, "n d"],
+    whole: Estimate,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> Estimate:
     """Return the intercept; its interval has the spread of the distance itself and that of the line's fit.
 
     Args:
         reference: what the distance is to.
-        samples: features; the smallest subset, a quarter of them, must be more than their dimensions.
+        samples: features, which are not copied; the smallest subset, a quarter of them, must be more than their
+            dimensions.
         whole: the distance of all samples.
         seed: of the subsets.
+        device: where the distances are computed.
 
     Raises:
         ValueError: there are too few samples.
@@ -35,18 +45,17 @@ def extrapolated_distance(
     count, dimension = samples.shape
     smallest = int(count * _SMALLEST_SHARE)
     if smallest <= dimension:
-        raise ValueError(
-            f"extrapolation needs more than {int(dimension / _SMALLEST_SHARE)} samples of {dimension} features, "
-            f"found {count}"
-        )
+        needed = math.ceil((dimension + 1) / _SMALLEST_SHARE)
+        raise ValueError(f"extrapolation needs at least {needed} samples of {dimension} features, found {count}")
     generator = np.random.default_rng(derive_seed("extrapolation", seed, count))
     # Evenly spaced on the line's axis, so that the small subsets do not decide it alone.
     sizes = np.round(1 / np.linspace(1 / count, 1 / smallest, SUBSETS)).astype(np.int64)
     distances = np.empty(SUBSETS)
     for point, size in enumerate(sizes):
         interrupt.stop_if_requested("while extrapolating a distance")
-        subset = np.sort(generator.permutation(count)[:size])
-        distances[point] = frechet_distance(reference, gaussian_statistics(samples[subset]))
+        chosen = np.zeros(count, np.int64)
+        chosen[generator.permutation(count)[:size]] = 1
+        distances[point] = frechet_distance(reference, gaussian_statistics(samples, chosen), device)
     axis = 1.0 / sizes
     slope, intercept = np.polyfit(axis, distances, 1)
     residuals = distances - (slope * axis + intercept)

@@ -1,4 +1,4 @@
-"""True float32 arithmetic, whatever shortcuts the process has allowed for training."""
+"""Arithmetic as measurements need it: true float32, whatever training has allowed, and float64 where there is one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,3 +19,8 @@ def true_float32() -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def float64_device(device: torch.device) -> torch.device:
+    """Return where to compute in float64 what lies on ``device``: there, or on the CPU, as Apple's GPUs have none."""
+    return torch.device("cpu") if device.type == "mps" else device

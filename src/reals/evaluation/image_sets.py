@@ -1,16 +1,14 @@
 """Sets of images to compare, read in blocks: image files, Hugging Face datasets and ADM's ``.npz`` batches."""
 
 import hashlib
-import zipfile
-import zlib
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from PIL import Image
 
 from reals.data.ahead import load_ahead
@@ -18,10 +16,8 @@ from reals.data.crop import centre_crop
 from reals.data.decode import BrokenImage
 from reals.data.huggingface import HUB_PREFIX
 from reals.data.sources import open_source
+from reals.evaluation.npz_array import DAMAGE, OpenArray, broken, exactly, reason
 from reals.runtime.errors import UserError
-
-ARRAY = "arr_0"
-"""The one key of ADM's layout that is read: uint8 images ``[n, height, width, 3]``."""
 
 DIGEST_BYTES = 32
 """Of an image's SHA-256."""
@@ -29,14 +25,8 @@ DIGEST_BYTES = 32
 LABELS = "arr_1"
 """Where batches of samples hold their classes: integers ``[n]``."""
 
-
-@runtime_checkable
-class ByteStream(Protocol):
-    """A member of an archive, open for reading."""
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Return at most ``size`` bytes."""
-        ...
+# Images that are decoded before they are asked for, where a few are taken.
+_AHEAD = 64
 
 
 class ImageSet(ABC):
@@ -66,17 +56,21 @@ class ImageSet(ABC):
         """Name of each image in its order, empty where images have none."""
         return ()
 
-    @property
-    def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes that labels count through, or None where the set has but numbers."""
-        return None
-
     @abstractmethod
     def labels(self) -> np.ndarray | None:
         """Return the class of each image, int64 ``[n]``, or None where the set does not say."""
 
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """Return some images, uint8 ``[k, height, width, 3]``, in the order asked for; reads up to the last of them."""
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes that :meth:`labels` index into, or None where they have none."""
+        return None
+
+    def take(self, indices: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Return some images in the order asked for; reads the others before the last of them only if it must.
+
+        Raises:
+            UserError: one of them is broken or of another size than the first, or the file ends too early.
+        """
         found: dict[int, np.ndarray] = {}
         wanted, start = {int(index) for index in indices}, 0
         for block in self._read(256):
@@ -136,7 +130,7 @@ def open_images(location: str | Path, size: int | None = None) -> ImageSet:
     """
     if Path(location).suffix.lower() != ".npz" or str(location).startswith(HUB_PREFIX):
         return FileImages(str(location), size)
-    images = NpzImages(Path(location))
+    images = NpzImages(Path(location).expanduser())
     if size not in (None, images.height) or size not in (None, images.width):
         raise UserError(
             f"{location}: has images of {images.width}x{images.height}, not {size}x{size}; "
@@ -163,14 +157,18 @@ class FileImages(ImageSet):
         """Keys of the source."""
         return self._source.keys
 
+    def labels(self) -> np.ndarray | None:
+        """Return the class of each image: its folder, or what its row in a dataset says."""
+        return self._source.labels
+
     @property
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the source's classes, in the order of their labels."""
-        return self._source.class_names or None
+        """The names of the classes; None for unlabelled images."""
+        return None if self._source.labels is None else self._source.class_names
 
-    def labels(self) -> np.ndarray | None:
-        """Return the class of each image, of class folders or of a dataset's column."""
-        return self._source.labels
+    def take(self, indices: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Decode just these images."""
+        return np.stack(list(load_ahead(self._load, indices.tolist(), ahead=_AHEAD)))
 
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
         starts = range(first * batch, len(self), every * batch)
@@ -203,15 +201,22 @@ class FileImages(ImageSet):
 class NpzImages(ImageSet):
     """``arr_0`` of a ``.npz``, plain or compressed, streamed; nothing in it is unpickled.
 
-    An array in Fortran order has its images interleaved, so it is read whole.
+    Images of a plain array are sought where not all are read, as when processes share them; a compressed one is read
+    from its beginning, and one in Fortran order, whose images are interleaved, whole. The file's checksum is compared
+    where one process reads everything: damage inside a plain array that several processes share shows in the
+    fingerprint only.
     """
 
     def __init__(self, path: Path):
-        """Read the array's shape, without its pixels."""
+        """Read the array's shape, without its pixels.
+
+        Raises:
+            UserError: as :class:`reals.evaluation.npz_array.OpenArray` does.
+        """
         self.location = str(path)
         self._path = path
-        with _OpenArray(path) as (_, shape, _):
-            pass
+        with OpenArray(path) as opened:
+            self._start, shape = opened.start, opened.shape
         count, self.height, self.width = shape[:3]
         super().__init__(count)
 
@@ -220,92 +225,46 @@ class NpzImages(ImageSet):
         try:
             with np.load(self._path, allow_pickle=False) as archive:
                 labels = archive[LABELS] if LABELS in archive.files else None
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-            raise UserError(f"{self._path}: '{LABELS}' cannot be read ({error}); copy or write it again") from None
+        except DAMAGE as error:
+            problem = f"'{LABELS}' cannot be read ({reason(error)}); copy or write it again"
+            raise UserError(f"{self._path}: {problem}") from None
         if labels is None or labels.shape != (len(self),) or labels.dtype.kind not in "iu":
             return None
         return labels.astype(np.int64)
 
+    def take(self, indices: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k h w 3"]:
+        """Seek just these images, or read from the beginning where that cannot be done."""
+        if self._start is None:
+            return super().take(indices)
+        return np.concatenate(list(self._sought(self._start, [(int(index), 1) for index in indices])))
+
     def _read(self, batch: int, first: int = 0, every: int = 1) -> Iterator[np.ndarray]:
-        # A compressed array can only be read from its beginning.
-        return islice(self._stream(batch), first, None, every)
+        if self._start is None or every == 1:
+            return islice(self._stream(batch), first, None, every)
+        starts = range(first * batch, len(self), every * batch)
+        return self._sought(self._start, [(start, min(batch, len(self) - start)) for start in starts])
+
+    def _sought(self, begin: int, runs: Iterable[tuple[int, int]]) -> Iterator[np.ndarray]:
+        """Yield ``(first, count)`` images of a plain array whose pixels start at byte ``begin`` of the file."""
+        shape = (self.height, self.width, 3)
+        try:
+            with open(self._path, "rb") as handle:
+                for first, count in runs:
+                    handle.seek(begin + first * math.prod(shape))
+                    yield np.frombuffer(exactly(handle, count * math.prod(shape)), np.uint8).reshape(count, *shape)
+        except (OSError, EOFError) as error:
+            raise broken(self._path, error) from None
 
     def _stream(self, batch: int) -> Iterator[np.ndarray]:
-        with _OpenArray(self._path) as (handle, shape, fortran):
-            if fortran:
-                flat = np.frombuffer(_exactly(handle, int(np.prod(shape))), np.uint8)
+        with OpenArray(self._path) as opened:
+            shape, handle = opened.shape, opened.handle
+            if opened.fortran:
+                flat = np.frombuffer(exactly(handle, math.prod(shape)), np.uint8)
                 images = flat.reshape(shape, order="F")
                 for start in range(0, len(images), batch):
                     yield np.ascontiguousarray(images[start : start + batch])
                 return
-            size = int(np.prod(shape[1:]))
             for start in range(0, shape[0], batch):
                 rows = min(batch, shape[0] - start)
-                block = np.frombuffer(_exactly(handle, rows * size), np.uint8)
+                block = np.frombuffer(exactly(handle, rows * math.prod(shape[1:])), np.uint8)
                 yield block.reshape(rows, *shape[1:])
-
-
-def _exactly(handle: ByteStream, count: int) -> bytearray:
-    """Return ``count`` bytes in memory of their own, because torch refuses read-only arrays."""
-    data = handle.read(count)
-    if len(data) != count:
-        raise EOFError
-    return bytearray(data)
-
-
-class _OpenArray:
-    """Context of an open ``arr_0``: ``(handle at the first byte, shape, Fortran order)``; translates broken files."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> tuple[ByteStream, tuple[int, ...], bool]:
-        try:
-            return self._enter()
-        except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
-            raise self._broken(error) from None
-
-    def _enter(self) -> tuple[ByteStream, tuple[int, ...], bool]:
-        if not self._path.is_file():
-            raise UserError(f"{self._path}: no such file")
-        self._archive = zipfile.ZipFile(self._path)
-        names = self._archive.namelist()
-        if f"{ARRAY}.npy" not in names:
-            self._archive.close()
-            found = ", ".join(sorted(name.removesuffix(".npy") for name in names)) or "nothing"
-            raise UserError(f"{self._path}: has no images under '{ARRAY}' (found: {found}); give a batch of images")
-        self._handle = self._archive.open(f"{ARRAY}.npy")
-        shape, fortran, dtype = _header(self._handle)
-        problem = _layout_problem(shape, dtype)
-        if problem is not None:
-            self.__exit__(None, None, None)
-            raise UserError(f"{self._path}: '{ARRAY}' {problem}; images are uint8 [n, height, width, 3]")
-        return self._handle, shape, fortran
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._handle.close()
-        self._archive.close()
-        if isinstance(error, (zipfile.BadZipFile, zlib.error, EOFError)):
-            raise self._broken(error) from None
-
-    def _broken(self, error: BaseException) -> UserError:
-        reason = str(error) or "it ends too early"
-        return UserError(f"{self._path}: not a whole .npz file ({reason}); copy or write it again")
-
-
-def _header(handle: ByteStream) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(handle)
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read:
-        raise ValueError(f"unknown .npy version {version}")
-    return read[version](handle)
-
-
-def _layout_problem(shape: tuple[int, ...], dtype: np.dtype) -> str | None:
-    if dtype.hasobject:
-        return "holds Python objects, which are not read because reading them can run code"
-    if dtype != np.uint8:
-        return f"is of type {dtype}"
-    if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
-        return f"has shape {list(shape)}"
-    return None

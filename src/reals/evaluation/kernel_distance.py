@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from reals.evaluation.float32 import true_float32
-from reals.evaluation.manifold import SIDE
-from reals.runtime import interrupt
+from reals.evaluation.float32 import float64_device
+from reals.evaluation.manifold import paired_blocks
 from reals.runtime.progress import progress
 
 Kernel = Callable[[Float[Tensor, "a d"], Float[Tensor, "b d"]], Float[Tensor, "a b"]]
@@ -108,13 +107,6 @@ def _tiles(
     def place(items: np.ndarray) -> Tensor:
         return torch.from_numpy(items.astype(np.float32)).to(device)
 
-    with true_float32():
-        for start in range(0, len(rows), SIDE):
-            some = slice(start, min(start + SIDE, len(rows)))
-            placed = place(rows[some])
-            for first in range(0, len(columns), SIDE):
-                interrupt.stop_if_requested("while comparing features")
-                others = slice(first, min(first + SIDE, len(columns)))
-                # Means of values that differ in the fourth digit need more than float32's sums.
-                yield some, others, kernel(placed, place(columns[others])).double()
-            advance(some.stop - some.start)
+    for some, others, one, other in paired_blocks(rows, columns, place, advance):
+        # Means of values that differ in the fourth digit need more than float32's sums.
+        yield some, others, kernel(one, other).to(float64_device(device)).double()

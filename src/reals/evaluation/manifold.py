@@ -2,31 +2,38 @@
 
 Tiles of distances are computed in float32 by ``|u|² - 2uv + |v|²``. A tile's error is bounded; pairs closer to a
 threshold than the bound are decided again by summing squared differences in float64, which is exact for ties and equal
-items. Memory is a few tiles, whatever the number of items.
+items. Items whose neighbours float32 cannot tell apart, as in clusters far tighter than the set, are searched again by
+tiles in float64. Memory is a few tiles, whatever the number of items.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reals.evaluation.float32 import true_float32
+from reals.evaluation.float32 import float64_device, true_float32
+from reals.evaluation.slices import slices
 from reals.runtime import interrupt
 
 Advance = Callable[[int], None]
 """Told how many rows of one set are done."""
+
+Placed = TypeVar("Placed")
+"""A block where it is computed with."""
 
 SIDE = 1280
 """Height and width of a tile; 2048 and 1024 were measured to be 6 % and 3 % slower on a CPU."""
 
 # Candidates kept beyond the k nearest, so that float32's rounding cannot lose the true neighbour.
 _SPARE = 5
-# Pairs decided together in float64.
+# Pairs decided together by their differences in float64.
 _PAIRS = 2048
-_EPSILON = 2.0**-24
+# Pairs of a tile above which a tile in float64 is cheaper, which leaves few to decide by their differences.
+_MANY_PAIRS = 4 * _PAIRS
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,15 +53,22 @@ class Space:
 
     origin: Float[np.ndarray, " d"]
     device: torch.device
+    dtype: torch.dtype = torch.float32
 
     @classmethod
     def around(cls, items: Float[np.ndarray, "n d"], device: torch.device | str) -> "Space":
         """Centre on the mean of ``items``."""
         return cls(items.mean(axis=0, dtype=np.float64).astype(items.dtype), torch.device(device))
 
+    def finer(self) -> "Space":
+        """Return the same in float64, on the CPU where the device has none."""
+        return replace(self, device=float64_device(self.device), dtype=torch.float64)
+
     def place(self, items: Float[np.ndarray, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
-        """Return centred items in float32 on the device, and their squared norms."""
-        centred = torch.from_numpy((items - self.origin).astype(np.float32, copy=False)).to(self.device)
+        """Return centred items on the device, and their squared norms."""
+        if self.dtype == torch.float64:
+            items = items.astype(np.float64, copy=False)
+        centred = torch.from_numpy(items - self.origin).to(self.dtype).to(self.device)
         return centred, torch.linalg.vector_norm(centred, dim=1).square()
 
     def tile(
@@ -70,19 +84,45 @@ class Space:
         largest = float(items[1].max() + centres[1].max())
         # A dot product's worst case is one rounding per dimension, a norm's as well; the rest is room for the sums and
         # the centring.
-        return Tile(rows, columns, distances, (2 * items[0].shape[1] + 16) * _EPSILON * largest)
+        rounding = torch.finfo(self.dtype).eps / 2
+        return Tile(rows, columns, distances, (2 * items[0].shape[1] + 16) * rounding * largest)
+
+
+def exact_distances(one: Float[Tensor, "... d"], other: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
+    """Return squared distances of rows, broadcast, as sums of squared differences in float64.
+
+    Halves are added, so that a pair's distance has the same bits in any batch and on any device, and ties stay ties:
+    a device's own sum goes in an order that depends on the shape.
+    """
+    squares = (one.double() - other.double()).square_()
+    while squares.shape[-1] > 1:
+        half = (squares.shape[-1] + 1) // 2
+        upper, squares = squares[..., half:], squares[..., :half]
+        squares[..., : upper.shape[-1]] += upper
+    return squares[..., 0]
 
 
 def tiles(
     items: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "m d"], space: Space, advance: Advance
 ) -> Iterator[Tile]:
     """Yield every tile of the distances of ``items`` to ``centres``."""
+    for rows, columns, one, other in paired_blocks(items, centres, space.place, advance):
+        yield space.tile(one, other, rows, columns)
+
+
+def paired_blocks(
+    items: Float[np.ndarray, "n d"],
+    centres: Float[np.ndarray, "m d"],
+    place: Callable[[np.ndarray], Placed],
+    advance: Advance,
+) -> Iterator[tuple[slice, slice, Placed, Placed]]:
+    """Yield every pair of a block of ``items`` and one of ``centres``, as slices and placed, in true float32."""
     with true_float32():
-        for rows in _slices(len(items)):
-            placed = space.place(items[rows])
-            for columns in _slices(len(centres)):
+        for rows in slices(len(items), SIDE):
+            placed = place(items[rows])
+            for columns in slices(len(centres), SIDE):
                 interrupt.stop_if_requested("while comparing features")
-                yield space.tile(placed, space.place(centres[columns]), rows, columns)
+                yield rows, columns, placed, place(centres[columns])
             advance(rows.stop - rows.start)
 
 
@@ -91,18 +131,32 @@ def neighbour_radii(
 ) -> Float[np.ndarray, " n"]:
     """Return each item's squared distance, exact in float64, to its ``neighbours``-th nearest other item.
 
+    ``space`` is best centred on the items' own mean: the further away its origin, the more items need a second search.
+
     Raises:
         ValueError: there are no more than ``neighbours`` items.
     """
     if len(items) <= neighbours:
         raise ValueError(f"{len(items)} items have no {neighbours}-th nearest neighbour")
+    radii, doubtful = _settle(items, np.arange(len(items)), neighbours, *_search_all(items, neighbours, space, advance))
+    if len(doubtful) > 0:
+        found = _search(items, doubtful, neighbours, space.finer())
+        radii[doubtful], doubtful = _settle(items, doubtful, neighbours, *found)
+    for rows, distances in _exact_rows(items, doubtful, space.device):
+        # The nearest is the item itself.
+        radii[rows] = distances.kthvalue(neighbours + 1, dim=1).values.cpu().numpy()
+    return radii
+
+
+def _search_all(items: np.ndarray, neighbours: int, space: Space, advance: Advance) -> tuple["Nearest", float]:
+    """Return every item's nearest candidates, and a bound on the error of their distances."""
     nearest = Nearest.empty(len(items), min(neighbours + _SPARE, len(items) - 1), space.device)
     largest = 0.0
     with true_float32():
-        for rows in _slices(len(items)):
+        for rows in slices(len(items), SIDE):
             placed = space.place(items[rows])
             # Distances are symmetric: each pair of blocks is computed once and read along both sides.
-            for columns in _slices(len(items), rows.start):
+            for columns in slices(len(items), SIDE, rows.start):
                 interrupt.stop_if_requested("while comparing features")
                 tile = space.tile(placed, space.place(items[columns]), rows, columns)
                 largest = max(largest, tile.error)
@@ -112,12 +166,23 @@ def neighbour_radii(
                     nearest.offer(tile.columns, tile.distances.T, tile.rows)
                 nearest.offer(tile.rows, tile.distances, tile.columns)
             advance(rows.stop - rows.start)
-    return _exact_radii(items, neighbours, nearest, largest)
+    return nearest, largest
 
 
-def _slices(count: int, start: int = 0) -> Iterator[slice]:
-    for first in range(start, count, SIDE):
-        yield slice(first, min(first + SIDE, count))
+def _search(items: np.ndarray, rows: np.ndarray, neighbours: int, space: Space) -> tuple["Nearest", float]:
+    """Return the nearest candidates of some items only, and a bound on the error of their distances."""
+    nearest = Nearest.empty(len(rows), min(neighbours + _SPARE, len(items) - 1), space.device, space.dtype)
+    largest = 0.0
+    for some in slices(len(rows), SIDE):
+        placed = space.place(items[rows[some]])
+        for columns in slices(len(items), SIDE):
+            interrupt.stop_if_requested("while comparing features")
+            tile = space.tile(placed, space.place(items[columns]), some, columns)
+            largest = max(largest, tile.error)
+            own = np.flatnonzero((rows[some] >= columns.start) & (rows[some] < columns.stop))
+            tile.distances[own, rows[some][own] - columns.start] = torch.inf
+            nearest.offer(some, tile.distances, columns)
+    return nearest, largest
 
 
 @dataclass(eq=False)
@@ -128,9 +193,9 @@ class Nearest:
     indices: Int[Tensor, "n k"]
 
     @classmethod
-    def empty(cls, count: int, kept: int, device: torch.device) -> "Nearest":
+    def empty(cls, count: int, kept: int, device: torch.device, dtype: torch.dtype = torch.float32) -> "Nearest":
         """Start with ``kept`` places for each of ``count`` items."""
-        distances = torch.full((count, kept), torch.inf, device=device)
+        distances = torch.full((count, kept), torch.inf, dtype=dtype, device=device)
         return cls(distances, torch.zeros((count, kept), dtype=torch.int64, device=device))
 
     def offer(self, rows: slice, distances: Float[Tensor, "r c"], columns: slice) -> None:
@@ -154,39 +219,49 @@ def _below(distances: Tensor, bound: Tensor, first: int) -> tuple[Tensor, Tensor
     counts = torch.bincount(rows, minlength=len(distances))
     slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
     shape = (len(distances), int(counts.max()))
-    values = torch.full(shape, torch.inf, device=rows.device)
+    values = torch.full(shape, torch.inf, dtype=distances.dtype, device=rows.device)
     found = torch.zeros(shape, dtype=torch.int64, device=rows.device)
     values[rows, slots] = distances[rows, columns]
     found[rows, slots] = columns + first
     return values, found
 
 
-def _exact_radii(items: np.ndarray, neighbours: int, nearest: Nearest, error: float) -> np.ndarray:
-    """Sort the candidates by exact distance; search again where candidates left out might be nearer.
+def _settle(
+    items: np.ndarray, rows: np.ndarray, neighbours: int, nearest: Nearest, error: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the radii of items ``rows`` from the exact distances of their candidates; and the items that need more.
 
-    Only distances that rounding may have moved past the ``neighbours``-th are computed again.
+    Only distances that rounding may have moved past the ``neighbours``-th are computed again. An item needs more where
+    candidates left out might be nearer.
     """
-    indices, approximate = nearest.indices.cpu().numpy(), nearest.distances.double().cpu().numpy()
+    indices, approximate = nearest.indices.cpu().numpy(), nearest.distances.cpu().double().numpy()
     middle = approximate[:, neighbours - 1 : neighbours]
     exact = np.where(approximate < middle, -np.inf, np.inf)
-    rows, columns = np.nonzero(np.abs(approximate - middle) <= 2 * error)
-    for start in range(0, len(rows), _PAIRS):
-        some, others = rows[start : start + _PAIRS], columns[start : start + _PAIRS]
-        differences = items[indices[some, others]].astype(np.float64) - items[some].astype(np.float64)
-        exact[some, others] = np.square(differences).sum(axis=1)
+    close, places = np.nonzero(np.abs(approximate - middle) <= 2 * error)
+    device = float64_device(nearest.distances.device)
+    for start in range(0, len(close), _PAIRS):
+        interrupt.stop_if_requested("while comparing features")
+        some, others = close[start : start + _PAIRS], places[start : start + _PAIRS]
+        pair = (torch.from_numpy(items[which]).to(device) for which in (rows[some], indices[some, others]))
+        exact[some, others] = exact_distances(*pair).cpu().numpy()
     radii = np.sort(exact, axis=1)[:, neighbours - 1]
     complete = indices.shape[1] == len(items) - 1
     doubtful = (not complete) & (radii > 0) & (approximate[:, -1] - 2 * error < radii)
-    for row in np.flatnonzero(doubtful):
-        interrupt.stop_if_requested("while comparing features")
-        radii[row] = np.partition(_exact_row(items, int(row)), neighbours)[neighbours]
-    return radii
+    return radii, rows[doubtful]
 
 
-def _exact_row(items: np.ndarray, row: int) -> np.ndarray:
-    own = items[row].astype(np.float64)
-    blocks = [items[some].astype(np.float64) - own for some in _slices(len(items))]
-    return np.concatenate([np.square(block).sum(axis=1) for block in blocks])
+def _exact_rows(
+    items: np.ndarray, rows: np.ndarray, device: torch.device
+) -> Iterator[tuple[np.ndarray, Float[Tensor, "r n"]]]:
+    """Yield some of ``rows`` and their exact distances to all items, computed in blocks of ``_PAIRS`` pairs."""
+    place, width = float64_device(device), min(len(items), _PAIRS)
+    for start in range(0, len(rows), _PAIRS // width):
+        some = rows[start : start + _PAIRS // width]
+        own, parts = torch.from_numpy(items[some]).to(place)[:, None], []
+        for first in range(0, len(items), width):
+            interrupt.stop_if_requested("while comparing features")
+            parts.append(exact_distances(own, torch.from_numpy(items[first : first + width]).to(place)))
+        yield some, torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,11 +306,31 @@ def within(
     if answered is not None:
         axis = 0 if around_items else 1
         doubtful &= ~(answered | inside.any(dim=axis)).unsqueeze(axis)
+    if doubtful.any():
+        place = float64_device(inside.device)
+        radii = torch.from_numpy(balls.radii).to(place)
+        radii = radii[tile.rows, None] if around_items else radii[tile.columns]
+        decided = _decide(doubtful.to(place), items[tile.rows], centres[tile.columns], radii)
+        inside |= decided.to(inside.device)
+    return inside
+
+
+def _decide(
+    doubtful: Bool[Tensor, "r c"],
+    items: Float[np.ndarray, "r d"],
+    centres: Float[np.ndarray, "c d"],
+    radii: Float[Tensor, "r 1"] | Float[Tensor, " c"],
+) -> Bool[Tensor, "r c"]:
+    """Return which of the doubtful pairs are at most a radius apart."""
+    inside = torch.zeros_like(doubtful)
+    if int(doubtful.sum()) > _MANY_PAIRS:
+        space = Space.around(items, doubtful.device).finer()
+        tile = space.tile(space.place(items), space.place(centres), slice(0, len(items)), slice(0, len(centres)))
+        inside = doubtful & (tile.distances <= radii - tile.error)
+        doubtful = doubtful & (tile.distances <= radii + tile.error) & ~inside
+    own, others = (torch.from_numpy(some).to(doubtful.device) for some in (items, centres))
     rows, columns = doubtful.nonzero(as_tuple=True)
-    for start in range(0, len(rows), _PAIRS):
-        some, others = rows[start : start + _PAIRS], columns[start : start + _PAIRS]
-        item, centre = some.cpu().numpy() + tile.rows.start, others.cpu().numpy() + tile.columns.start
-        differences = items[item].astype(np.float64) - centres[centre].astype(np.float64)
-        decided = np.square(differences).sum(axis=1) <= balls.radii[item if around_items else centre]
-        inside[some, others] = torch.from_numpy(decided).to(inside.device)
+    for one, other in zip(rows.split(_PAIRS), columns.split(_PAIRS), strict=True):
+        reached = radii.expand(doubtful.shape)[one, other]
+        inside[one, other] = exact_distances(own[one], others[other]) <= reached
     return inside

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from reals.evaluation.bootstrap import REPLICATES, Estimate, linearised_estimate, mean_estimate
 from reals.evaluation.foundation import ClipFeatures
-from reals.evaluation.frechet import GaussianStatistics, frechet_distance, frechet_influence, gaussian_statistics
+from reals.evaluation.frechet import FrechetPair, GaussianStatistics, gaussian_statistics
 from reals.evaluation.inception import InceptionFeatures, pool_features, spatial_features
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.precision_recall import Arithmetic, precision_recall
@@ -127,12 +127,10 @@ def measure(reference: Judged, samples: Judged, network: FeatureNetwork, setting
 
 def frechet_with_interval(reference: Gaussian, samples: Gaussian, settings: Settings) -> Estimate:
     """Return a Fréchet distance; its interval resamples the items of both sets, as far as they are known."""
-    a, b = reference.statistics, samples.statistics
+    pair = FrechetPair(reference.statistics, samples.statistics, settings.device)
     influences: dict[str, np.ndarray] = {}
-    for role, own, other in ((settings.reference_role, reference, samples), ("samples", samples, reference)):
+    for role, own in ((settings.reference_role, reference), ("samples", samples)):
         if own.features is not None:
             # Where images are paired, an image's weight moves the distance on both sides.
-            influences[role] = frechet_influence(own.statistics, other.statistics, own.features) + influences.get(
-                role, 0
-            )
-    return linearised_estimate(frechet_distance(a, b), influences, replicates=settings.replicates, seed=settings.seed)
+            influences[role] = pair.influence(own.statistics, own.features) + influences.get(role, 0)
+    return linearised_estimate(pair.distance, influences, replicates=settings.replicates, seed=settings.seed)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from reals.evaluation.float32 import true_float32
 from reals.models.semantic import EfficientNetLite0, Features
 from reals.runtime import interrupt
 from reals.runtime.pixels import to_pixels
@@ -66,8 +67,9 @@ class LiteFeatures:
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b d"]:
-        """Return the position-averaged feature map of each image."""
-        patch = self._encoder(to_pixels(images).to(self._device), self._grid).patch
+        """Return the position-averaged feature map of each image, computed in float32."""
+        with true_float32():
+            patch = self._encoder(to_pixels(images).to(self._device), self._grid).patch
         return patch.float().mean(dim=(1, 2)).cpu().numpy()
 
 

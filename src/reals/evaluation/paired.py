@@ -9,16 +9,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from reals.evaluation.bootstrap import Estimate, mean_estimate
+from reals.evaluation.float32 import true_float32
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.measures import Settings
-from reals.evaluation.reconstruction import psnr, ssim
+from reals.evaluation.reconstruction import SSIM_WINDOW, psnr, ssim
 from reals.runtime import interrupt
 from reals.runtime.errors import UserError
 from reals.runtime.pixels import to_pixels
 from reals.runtime.progress import progress
 
 _BATCH_SIZE = 64
-_SSIM_WINDOW = 11
 
 
 @runtime_checkable
@@ -44,9 +44,9 @@ def paired_estimates(
     check_pairs(originals, reconstructions)
     parts: dict[str, list[np.ndarray]] = {}
     with progress("Reconstructions", len(originals), "images") as shown:
-        for images, others in _pairs(originals, reconstructions):
+        for images, others in _pairs(originals, reconstructions, settings.device):
             interrupt.stop_if_requested("while comparing reconstructions")
-            for name, values in _measure(images, others, lpips, settings.device).items():
+            for name, values in _measure(images, others, lpips).items():
                 parts.setdefault(name, []).append(values)
             shown.advance(len(images))
     values = {name: np.concatenate(some) for name, some in parts.items()}
@@ -56,7 +56,7 @@ def paired_estimates(
         warnings.append(f"psnr is not reported: {perfect} reconstructions are perfect, and theirs is infinite")
         del values["psnr"]
     if "ssim" not in values:
-        warnings.append(f"ssim is not reported: its window needs images of at least {_SSIM_WINDOW} pixels")
+        warnings.append(f"ssim is not reported: its window needs images of at least {SSIM_WINDOW} pixels")
     estimates = {
         name: mean_estimate(some, replicates=settings.replicates, seed=settings.seed) for name, some in values.items()
     }
@@ -97,18 +97,24 @@ def _stems(images: ImageSet) -> list[str]:
     return [name.rpartition(".")[0] or name for name in images.names]
 
 
-def _pairs(originals: ImageSet, reconstructions: ImageSet) -> Iterator[tuple[Tensor, Tensor]]:
+def _pairs(originals: ImageSet, reconstructions: ImageSet, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     blocks = originals.blocks(_BATCH_SIZE), reconstructions.blocks(_BATCH_SIZE)
     for one, other in zip(*blocks, strict=True):
-        yield to_pixels(one), to_pixels(other)
+        yield to_pixels(torch.from_numpy(one).to(device)), to_pixels(torch.from_numpy(other).to(device))
 
 
-def _measure(
-    images: Tensor, others: Tensor, lpips: ImageDistance | None, device: torch.device
-) -> dict[str, np.ndarray]:
+def _measure(images: Tensor, others: Tensor, lpips: ImageDistance | None) -> dict[str, np.ndarray]:
     found = {"psnr": psnr(images, others)}
-    if min(images.shape[2:]) >= _SSIM_WINDOW:
+    if min(images.shape[2:]) >= SSIM_WINDOW:
         found["ssim"] = ssim(images, others)
     if lpips is not None:
-        found["lpips"] = lpips.distances(images.to(device), others.to(device)).double().cpu().numpy()
+        found["lpips"] = image_distances(lpips, images, others)
     return found
+
+
+def image_distances(
+    lpips: ImageDistance, images: Float[Tensor, "b 3 h w"], others: Float[Tensor, "b 3 h w"]
+) -> Float[np.ndarray, " b"]:
+    """Return the distance of each pair, of pixels in [-1, 1] on the network's device, computed in float32."""
+    with true_float32():
+        return lpips.distances(images, others).cpu().double().numpy()

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from reals.evaluation.adm_distances import adm_membership
+from reals.evaluation.finite import check_finite
 from reals.evaluation.manifold import Advance, Balls, Space, tiles, within
 from reals.runtime.progress import progress
 
@@ -71,15 +72,15 @@ def _check(reference: np.ndarray, samples: np.ndarray, neighbours: int) -> None:
     for name, items in (("reference", reference), ("samples", samples)):
         if len(items) <= neighbours:
             raise ValueError(f"{name}: {len(items)} items have no {neighbours}-th nearest neighbour")
-        if not np.isfinite(items.sum(axis=0, dtype=np.float64)).all():
-            raise ValueError(f"{name}: features are not finite: the network or the images are broken")
+        check_finite(items.sum(axis=0, dtype=np.float64), name)
 
 
 def _exact(
     reference: np.ndarray, samples: np.ndarray, neighbours: int, space: Space, advance: Advance
 ) -> PrecisionRecall:
     reference_balls = Balls.of(reference, neighbours, space, advance)
-    sample_balls = Balls.of(samples, neighbours, space, advance)
+    # Distances inside a set do not depend on the origin, their rounding does: samples may lie close together, far away.
+    sample_balls = Balls.of(samples, neighbours, Space.around(samples, space.device), advance)
     reference_inside = torch.zeros(len(reference), dtype=torch.bool, device=space.device)
     sample_inside = torch.zeros(len(samples), dtype=torch.bool, device=space.device)
     # One pass of distances answers both questions.

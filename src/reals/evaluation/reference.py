@@ -7,8 +7,9 @@ import numpy as np
 
 from reals.evaluation.feature_cache import BATCH_SIZE
 from reals.evaluation.frechet import GaussianAccumulator, GaussianStatistics
-from reals.evaluation.image_sets import ARRAY, open_images
+from reals.evaluation.image_sets import open_images
 from reals.evaluation.inception import InceptionFeatures, pool_features, spatial_features
+from reals.evaluation.npz_array import ARRAY
 from reals.models.inception import POOL_DIMENSION, SPATIAL_DIMENSION
 from reals.runtime import interrupt
 from reals.runtime.errors import UserError

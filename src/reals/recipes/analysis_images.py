@@ -1,6 +1,7 @@
 """What one space's decoder says: reconstruction, midpoints between latents, equivariance; and the pictures."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from reals.evaluation.frechet import gaussian_statistics
 from reals.evaluation.inception import pool_features
 from reals.evaluation.measures import Gaussian, Settings, frechet_with_interval
 from reals.evaluation.networks import extract
-from reals.evaluation.reconstruction import psnr, ssim
+from reals.evaluation.paired import image_distances
+from reals.evaluation.reconstruction import SSIM_WINDOW, psnr, ssim
 from reals.latents.analysis.embedding import plane
 from reals.latents.analysis.equivariance import TRANSFORMS, Transform, equivariance_error
 from reals.latents.analysis.interpolation import midpoints, nearest_partners, random_partners
@@ -29,7 +31,6 @@ from reals.runtime.progress import progress
 # Measures that need weights which may be absent. A number that stands in for one of them keeps its own name.
 _NO_LPIPS = {"lpips": "needs VGG16's weights; give them with --lpips"}
 _NO_RFID = {"rfid": "needs the FID Inception network's weights; give them with --inception"}
-_SMALLEST_SSIM = 11
 
 
 def measure_images(subject: Subject, findings: Findings) -> None:
@@ -53,16 +54,16 @@ def measure_reconstruction(subject: Subject, findings: Findings, rebuilt: np.nda
     """Compare reconstructions, uint8, with their photos, pixel by pixel and, where there are weights, by LPIPS."""
     images = subject.panel.images
     measures: dict[str, Callable[[Tensor, Tensor], np.ndarray]] = {"psnr": psnr}
-    if min(images.shape[1:3]) >= _SMALLEST_SSIM:
+    if min(images.shape[1:3]) >= SSIM_WINDOW:
         measures["ssim"] = ssim
     else:
-        findings.not_measured["reconstruction/ssim"] = f"its window is {_SMALLEST_SSIM} pixels, wider than the photos"
+        findings.not_measured["reconstruction/ssim"] = f"its window is {SSIM_WINDOW} pixels, wider than the photos"
     if (lpips := subject.panel.lpips) is not None:
-        device = subject.panel.device
-        measures["lpips"] = lambda one, other: lpips.distances(one.to(device), other.to(device)).cpu().double().numpy()
+        measures["lpips"] = partial(image_distances, lpips)
     found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
     for start in range(0, len(images), subject.panel.at_once):
-        pixels, shown = (to_pixels(array[start : start + subject.panel.at_once]) for array in (images, rebuilt))
+        some = slice(start, start + subject.panel.at_once)
+        pixels, shown = (to_pixels(array[some]).to(subject.panel.device) for array in (images, rebuilt))
         for name, measure in measures.items():
             found[name].append(measure(pixels, shown))
     for name, parts in found.items():

@@ -134,12 +134,12 @@ def _measure_reconstruction(judges: Judges, codec: LatentCodec) -> tuple[Measure
     with progress("Reconstruct held-out photos", len(images), "images") as bar:
         for start in range(0, len(images), at_once):
             interrupt.stop_if_requested("while measuring reconstruction")
-            pixels = to_pixels(images[start : start + at_once])
+            pixels = to_pixels(images[start : start + at_once]).to(codec.device)
             with torch.inference_mode():
-                mean, _ = posterior(codec.autoencoder, pixels.to(codec.device))
+                mean, _ = posterior(codec.autoencoder, pixels)
                 decoded = codec.decode(codec.normalisation.normalise(mean)).float().cpu()
             rebuilt[start : start + len(decoded)] = to_uint8(decoded)
-            shown = to_pixels(rebuilt[start : start + len(decoded)])
+            shown = to_pixels(rebuilt[start : start + len(decoded)]).to(codec.device)
             quality["psnr"].append(psnr(pixels, shown))
             quality["ssim"].append(ssim(pixels, shown))
             bar.advance(len(decoded))
