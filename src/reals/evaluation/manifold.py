@@ -34,6 +34,8 @@ _SPARE = 5
 _PAIRS = 2048
 # Pairs of a tile above which a tile in float64 is cheaper, which leaves few to decide by their differences.
 _MANY_PAIRS = 4 * _PAIRS
+# How far around an item a cluster is looked for, in distances to its neighbour.
+_VICINITY = 16.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,14 +140,49 @@ def neighbour_radii(
     """
     if len(items) <= neighbours:
         raise ValueError(f"{len(items)} items have no {neighbours}-th nearest neighbour")
-    radii, doubtful = _settle(items, np.arange(len(items)), neighbours, *_search_all(items, neighbours, space, advance))
+    everything = np.arange(len(items))
+    found = _search_all(items, neighbours, space, advance)
+    radii, doubtful = _settle(items, everything, neighbours, *found, len(items))
     if len(doubtful) > 0:
-        found = _search(items, doubtful, neighbours, space.finer())
-        radii[doubtful], doubtful = _settle(items, doubtful, neighbours, *found)
+        found = _search(items, doubtful, everything, neighbours, space.finer())
+        radii[doubtful], doubtful = _settle(items, doubtful, neighbours, *found, len(items))
+    doubtful = _settle_clusters(items, doubtful, neighbours, space.device, radii)
     for rows, distances in _exact_rows(items, doubtful, space.device):
-        # The nearest is the item itself.
-        radii[rows] = distances.kthvalue(neighbours + 1, dim=1).values.cpu().numpy()
+        radii[rows] = _kth(distances, neighbours)
     return radii
+
+
+def _settle_clusters(
+    items: np.ndarray, doubtful: np.ndarray, neighbours: int, device: torch.device, radii: np.ndarray
+) -> np.ndarray:
+    """Fill in the radii of doubtful items cluster by cluster, each around one of its own; return whom that leaves.
+
+    What a network makes of one image in several batches differs in the last digits only: such clusters are too tight
+    even for float64 around the mean of all. No item outside the vicinity is nearer to one inside than the vicinity's
+    reach less the way to its middle.
+    """
+    while len(doubtful) > 1:
+        _, row = next(_exact_rows(items, doubtful[:1], device))
+        away, radius = row[0].cpu().numpy(), _kth(row, neighbours)[0]
+        radii[doubtful[0]] = radius
+        vicinity = np.flatnonzero(away <= radius * _VICINITY**2)
+        inside = doubtful[away[doubtful] <= radius * _VICINITY**2]
+        space = Space(items[doubtful[0]], device).finer()
+        found = _search(items, inside, vicinity, neighbours, space)
+        own, unsettled = _settle(items, inside, neighbours, *found, len(vicinity))
+        reached = np.sqrt(own) + np.sqrt(away[inside]) < _VICINITY * radius**0.5 * (1 - 1e-9)
+        settled = reached & ~np.isin(inside, unsettled)
+        radii[inside[settled]] = own[settled]
+        doubtful = np.setdiff1d(doubtful[1:], inside[settled])
+        # No clusters: one at a time, a vicinity each, would cost more than exact rows.
+        if 2 * settled.sum() < len(inside):
+            break
+    return doubtful
+
+
+def _kth(distances: Float[Tensor, "r n"], neighbours: int) -> Float[np.ndarray, " r"]:
+    """Return items' radii from their distances to all items; the nearest is the item itself."""
+    return distances.kthvalue(neighbours + 1, dim=1).values.cpu().numpy()
 
 
 def _search_all(items: np.ndarray, neighbours: int, space: Space, advance: Advance) -> tuple["Nearest", float]:
@@ -169,20 +206,22 @@ def _search_all(items: np.ndarray, neighbours: int, space: Space, advance: Advan
     return nearest, largest
 
 
-def _search(items: np.ndarray, rows: np.ndarray, neighbours: int, space: Space) -> tuple["Nearest", float]:
-    """Return the nearest candidates of some items only, and a bound on the error of their distances."""
-    nearest = Nearest.empty(len(rows), min(neighbours + _SPARE, len(items) - 1), space.device, space.dtype)
-    largest = 0.0
+def _search(
+    items: np.ndarray, rows: np.ndarray, among: np.ndarray, neighbours: int, space: Space
+) -> tuple["Nearest", float]:
+    """Return the candidates for ``rows`` in ``among``, which is sorted and holds them; and a bound on the error."""
+    nearest = Nearest.empty(len(rows), min(neighbours + _SPARE, len(among) - 1), space.device, space.dtype)
+    largest, places = 0.0, np.searchsorted(among, rows)
     for some in slices(len(rows), SIDE):
         placed = space.place(items[rows[some]])
-        for columns in slices(len(items), SIDE):
+        for columns in slices(len(among), SIDE):
             interrupt.stop_if_requested("while comparing features")
-            tile = space.tile(placed, space.place(items[columns]), some, columns)
+            tile = space.tile(placed, space.place(items[among[columns]]), some, columns)
             largest = max(largest, tile.error)
-            own = np.flatnonzero((rows[some] >= columns.start) & (rows[some] < columns.stop))
-            tile.distances[own, rows[some][own] - columns.start] = torch.inf
+            own = np.flatnonzero((places[some] >= columns.start) & (places[some] < columns.stop))
+            tile.distances[own, places[some][own] - columns.start] = torch.inf
             nearest.offer(some, tile.distances, columns)
-    return nearest, largest
+    return Nearest(nearest.distances, torch.from_numpy(among).to(space.device)[nearest.indices]), largest
 
 
 @dataclass(eq=False)
@@ -227,12 +266,12 @@ def _below(distances: Tensor, bound: Tensor, first: int) -> tuple[Tensor, Tensor
 
 
 def _settle(
-    items: np.ndarray, rows: np.ndarray, neighbours: int, nearest: Nearest, error: float
+    items: np.ndarray, rows: np.ndarray, neighbours: int, nearest: Nearest, error: float, searched: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the radii of items ``rows`` from the exact distances of their candidates; and the items that need more.
 
     Only distances that rounding may have moved past the ``neighbours``-th are computed again. An item needs more where
-    candidates left out might be nearer.
+    candidates left out of the ``searched`` items might be nearer.
     """
     indices, approximate = nearest.indices.cpu().numpy(), nearest.distances.cpu().double().numpy()
     middle = approximate[:, neighbours - 1 : neighbours]
@@ -245,7 +284,7 @@ def _settle(
         pair = (torch.from_numpy(items[which]).to(device) for which in (rows[some], indices[some, others]))
         exact[some, others] = exact_distances(*pair).cpu().numpy()
     radii = np.sort(exact, axis=1)[:, neighbours - 1]
-    complete = indices.shape[1] == len(items) - 1
+    complete = indices.shape[1] == searched - 1
     doubtful = (not complete) & (radii > 0) & (approximate[:, -1] - 2 * error < radii)
     return radii, rows[doubtful]
 
