@@ -6,7 +6,6 @@ would be computed, in whichever of two files they are.
 
 import hashlib
 import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from reals.evaluation.frechet import GaussianStatistics
+from reals.evaluation.npz_array import DAMAGE, reason
 from reals.runtime.errors import UserError
 
 POOL_KEYS = ("mu", "sigma")
@@ -39,7 +39,7 @@ def holds_statistics(path: Path) -> bool:
     """Return whether a file is a ``.npz`` with statistics of FID's network, of whatever shape."""
     if path.suffix.lower() != ".npz" or not path.is_file():
         return False
-    with suppress(zipfile.BadZipFile, OSError), zipfile.ZipFile(path) as archive:
+    with suppress(*DAMAGE), zipfile.ZipFile(path) as archive:
         return not {f"{name}.npy" for name in POOL_KEYS + SPATIAL_KEYS}.isdisjoint(archive.namelist())
     return False
 
@@ -61,9 +61,8 @@ def stored_statistics(location: str | Path, *, pool: int, spatial: int) -> Store
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in POOL_KEYS + SPATIAL_KEYS if name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError) as error:
-        reason = next(iter(str(error).splitlines()), "") or "it ends too early"
-        raise UserError(f"{path}: its statistics cannot be read ({reason}); copy or write it again") from None
+    except DAMAGE as error:
+        raise UserError(f"{path}: its statistics cannot be read ({reason(error)}); copy or write it again") from None
     found = _pair(path, arrays, POOL_KEYS, pool)
     if found is None:
         raise UserError(f"{path}: has {', '.join(SPATIAL_KEYS)} but not {', '.join(POOL_KEYS)}; write it again")
