@@ -83,11 +83,10 @@ def more_estimates(
 def _density_coverage(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
     found = density_coverage(reference.features, samples.features, device=settings.device)
     resampling: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
-    balls = found.balls / found.neighbours
-    return {
-        f"density{samples.suffix}": mean_estimate(balls, role="samples", **resampling),
-        f"coverage{samples.suffix}": mean_estimate(found.covered, role=settings.reference_role, **resampling),
-    }
+    balls, role = found.balls / found.neighbours, settings.reference_role
+    density = mean_estimate(balls, role="samples", more={role: found.reference_influence}, **resampling)
+    coverage = mean_estimate(found.covered, role=role, more={"samples": found.sample_influence}, **resampling)
+    return {f"density{samples.suffix}": density, f"coverage{samples.suffix}": coverage}
 
 
 def per_class_distances(reference: Judged, samples: Judged, classes: MatchedClasses) -> list[dict[str, Any]]:

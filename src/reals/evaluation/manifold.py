@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reals.evaluation.float32 import true_float32
+from reals.evaluation.removal import DECIDED
 from reals.runtime import interrupt
 
 Advance = Callable[[int], None]
@@ -94,6 +95,11 @@ def neighbour_radii(
     Raises:
         ValueError: there are no more than ``neighbours`` items.
     """
+    return _neighbourhoods(items, neighbours, space, advance)[0]
+
+
+def _neighbourhoods(items: np.ndarray, neighbours: int, space: Space, advance: Advance) -> tuple[np.ndarray, "Nearest"]:
+    """Return the radii, and the candidates that they were found among."""
     if len(items) <= neighbours:
         raise ValueError(f"{len(items)} items have no {neighbours}-th nearest neighbour")
     nearest = Nearest.empty(len(items), min(neighbours + _SPARE, len(items) - 1), space.device)
@@ -112,7 +118,7 @@ def neighbour_radii(
                     nearest.offer(tile.columns, tile.distances.T, tile.rows)
                 nearest.offer(tile.rows, tile.distances, tile.columns)
             advance(rows.stop - rows.start)
-    return _exact_radii(items, neighbours, nearest, largest)
+    return _exact_radii(items, neighbours, nearest, largest), nearest
 
 
 def _slices(count: int, start: int = 0) -> Iterator[slice]:
@@ -197,12 +203,19 @@ class Balls:
     """Squared."""
     rounded: Float[Tensor, " n"]
     """The same in float32, on the device."""
+    names: Int[Tensor, "n k"]
+    """The neighbours that each ball reaches to, as float32 ranks them."""
+    outer: Float[Tensor, " n"]
+    """Squared distance to the next neighbour, in float32: how far a ball would reach without one of these."""
 
     @classmethod
     def of(cls, items: Float[np.ndarray, "n d"], neighbours: int, space: Space, advance: Advance) -> "Balls":
         """Measure the balls that reach to each item's ``neighbours``-th nearest other item."""
-        radii = neighbour_radii(items, neighbours, space, advance)
-        return cls(radii, torch.from_numpy(radii).float().to(space.device))
+        radii, nearest = _neighbourhoods(items, neighbours, space, advance)
+        rounded = torch.from_numpy(radii).float().to(space.device)
+        # Of as few items as a ball has neighbours none is left to reach to.
+        outer = nearest.distances[:, neighbours] if nearest.distances.shape[1] > neighbours else rounded
+        return cls(radii, rounded, nearest.indices[:, :neighbours], outer)
 
 
 def within(
@@ -212,7 +225,7 @@ def within(
     centres: Float[np.ndarray, "m d"],
     *,
     around_items: bool,
-    answered: Bool[Tensor, " points"] | None = None,
+    known: Int[Tensor, " points"] | None = None,
 ) -> Bool[Tensor, "r c"]:
     """Return which pairs of a tile are at most a ball's radius apart, deciding doubtful pairs in float64.
 
@@ -222,15 +235,15 @@ def within(
         items: all of them.
         centres: all of them.
         around_items: whether the balls are the items', so that centres are the points asked about.
-        answered: points known to lie in some ball. Given, it is enough that each point's row or column of the answer
-            holds a true somewhere or nowhere: doubtful pairs of points that lie in some ball anyway are not decided.
+        known: in how many balls each point is known to lie. Given, doubtful pairs of points that lie in ``DECIDED``
+            balls anyway are not decided.
     """
     radii = balls.rounded[tile.rows, None] if around_items else balls.rounded[tile.columns]
     inside = tile.distances <= radii - tile.error
     doubtful = (tile.distances <= radii + tile.error) & ~inside
-    if answered is not None:
+    if known is not None:
         axis = 0 if around_items else 1
-        doubtful &= ~(answered | inside.any(dim=axis)).unsqueeze(axis)
+        doubtful &= (known + inside.sum(dim=axis, dtype=torch.int32) < DECIDED).unsqueeze(axis)
     rows, columns = doubtful.nonzero(as_tuple=True)
     for start in range(0, len(rows), _PAIRS):
         some, others = rows[start : start + _PAIRS], columns[start : start + _PAIRS]
