@@ -76,7 +76,13 @@ def more_estimates(
             reference.gaussians[name].statistics, gaussian.features, known[name], seed=settings.seed
         )
     except ValueError as error:
-        warnings.append(f"{name} is not extrapolated: {error}")
+        return estimates, [*warnings, f"{name} is not extrapolated: {error}"]
+    known_items = reference.gaussians[name].features
+    if known_items is not None:
+        warnings.append(
+            f"{kind}_infinity{slash}{network} is free of the samples' share of the bias only: the reference's "
+            f"statistics are those of its {len(known_items)} images, not stored ones of more"
+        )
     return estimates, warnings
 
 
