@@ -21,7 +21,7 @@ _SMALLEST_CLASS = 2
 
 def kernel_distance(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
     """Return ``kid``; of networks other than FID's, ``kd/NETWORK``."""
-    found = kernel_inception_distance(reference.features, samples.features, settings.device)
+    found = kernel_inception_distance(reference.features, samples.features, settings.device, paired=settings.paired)
     name = "kid" if samples.suffix == "" else f"kd{samples.suffix}"
     return {name: _estimate(found, settings)}
 
