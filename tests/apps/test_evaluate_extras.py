@@ -147,7 +147,10 @@ def test_foundation_models_add_their_distances(tmp_path: Path) -> None:
     CLIPVisionModelWithProjection(clip).save_pretrained(tmp_path / "clip-tiny")
     others = (dino_features(str(tmp_path / "dino-tiny")), clip_features(str(tmp_path / "clip-tiny")))
     assert (others[0].dimension, others[1].dimension) == (16, 6)
-    assert others[1].resize.startswith("16x16")
+    assert others[1].resize.startswith("centre square, 16x16")
+    wide = _images(3, 0, 24)[:, :16]
+    assert np.array_equal(others[1](wide), others[1](np.ascontiguousarray(wide[:, :, 4:20])))
+    assert not np.array_equal(others[1](wide), others[1](np.ascontiguousarray(wide[:, :, :16])))
     reference, samples = (_batch(tmp_path / f"{seed}.npz", _images(8, seed)) for seed in range(2))
     result = evaluate(reference, samples, network=Twelve(), replicates=5, extras=Extras(others=others))
     added = [name for name in result["metrics"] if "quadrants" not in name]
