@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from reals.evaluation import adm_distances, manifold
+from reals.evaluation.memorisation import nearest_training
 from reals.evaluation.precision_recall import density_coverage, precision_recall
 
 
@@ -128,3 +129,20 @@ def test_outliers_inflate_recall_but_not_coverage() -> None:
     outliers = np.concatenate([rng.normal(size=(6, 4)) * 40, reference[:20] * 0.01])
     assert precision_recall(reference, outliers).recall == 1.0
     assert density_coverage(reference, outliers).coverage < 0.5
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30, 3e37])
+def test_features_of_any_size_are_compared(size: float) -> None:
+    rng = np.random.default_rng(0)
+    reference, samples = (rng.normal(size=(50, 4)).astype(np.float32) for _ in range(2))
+    expected = precision_recall(reference, samples)
+    assert 0 < expected.precision < 1
+    # A power of two, so that no feature is rounded.
+    power = np.float32(2.0 ** round(np.log2(size)))
+    found = precision_recall(reference * power, samples * power)
+    assert np.array_equal(found.sample_inside, expected.sample_inside)
+    assert np.array_equal(found.reference_inside, expected.reference_inside)
+    ordinary, extreme = (density_coverage(reference * by, samples * by) for by in (np.float32(1), power))
+    assert np.array_equal(extreme.balls, ordinary.balls)
+    ratios = [nearest_training(reference * by, samples * by).ratio for by in (np.float32(1), power)]
+    assert np.array_equal(ratios[0], ratios[1])

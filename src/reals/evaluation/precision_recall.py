@@ -17,6 +17,7 @@ from torch import Tensor
 from reals.evaluation.adm_distances import adm_membership
 from reals.evaluation.manifold import Advance, Balls, Space, tiles, within
 from reals.evaluation.removal import Removals, without_noise
+from reals.evaluation.scale import ordinary_scale
 from reals.runtime.progress import progress
 
 NEIGHBOURS = 3
@@ -70,6 +71,7 @@ def precision_recall(
     with progress("Precision and recall", 2 * len(reference) + len(samples), "rows") as shown:
         if arithmetic == "adm_fp16":
             return _result(*adm_membership(reference, samples, neighbours, device, shown.advance))
+        reference, samples = ordinary_scale(reference, samples)
         return _exact(reference, samples, neighbours, Space.around(reference, device), shown.advance)
 
 
@@ -146,6 +148,7 @@ def density_coverage(
         ValueError: a set has no more than ``neighbours`` items, or a feature that is not finite.
     """
     _check(reference, samples, neighbours)
+    reference, samples = ordinary_scale(reference, samples)
     space = Space.around(reference, device)
     with progress("Density and coverage", 2 * len(reference), "rows") as shown:
         reference_balls = Balls.of(reference, neighbours, space, shown.advance)

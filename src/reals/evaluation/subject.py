@@ -6,6 +6,7 @@ from typing import Any
 
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.inception import InceptionFeatures
+from reals.evaluation.inception_score import CHUNK
 from reals.evaluation.measures import Judged, gaussian_dimension
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.protocol import describe_images
@@ -13,6 +14,8 @@ from reals.evaluation.stored import StoredStatistics
 
 COMFORTABLE_COUNT = 10_000
 """Below this many images, Fréchet distances depend visibly on the number of images."""
+
+_FEW_IN_CHUNK = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,8 @@ def cautions(subjects: Mapping[str, Subject], networks: Sequence[FeatureNetwork]
             lines.append("the Inception network's weights are not the published ones: compare with no published number")
     for role, subject in subjects.items():
         lines += _of_statistics(role, subject) + _of_counts(role, subject, networks)
+        if role != "reference" and any(isinstance(network, InceptionFeatures) for network in networks):
+            lines += _of_chunks(role, len(subject.images))
     if subjects["reference"].stored is None and subjects["samples"].stored is not None:
         lines.append("the samples have stored statistics and the reference has none: are they the wrong way round?")
     fingerprints = {role: subject.images.fingerprint() for role, subject in subjects.items()}
@@ -84,3 +89,13 @@ def _of_counts(role: str, subject: Subject, networks: Sequence[FeatureNetwork]) 
             "upwards, compare it only with numbers of equally many images"
         )
     return lines
+
+
+def _of_chunks(role: str, count: int) -> list[str]:
+    last = count % CHUNK
+    if count < CHUNK or not 0 < last < _FEW_IN_CHUNK:
+        return []
+    return [
+        f"{role}: the last {last} of {count} images are a chunk of their own, which weighs as much as {CHUNK} in the "
+        "Inception Score, as in ADM, and scores lower"
+    ]
