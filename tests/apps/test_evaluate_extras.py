@@ -51,6 +51,8 @@ def test_more_measures_have_names_of_their_own(tmp_path: Path) -> None:
     more = ["kd/quadrants", "density/quadrants", "coverage/quadrants", "fd_infinity/quadrants"]
     assert list(result["metrics"]) == usual + more
     assert result["metrics"]["fd_infinity/quadrants"]["value"] < result["metrics"]["fd/quadrants"]["value"]
+    remaining = "samples: fd_infinity/quadrants is free of the samples' share of the bias only: the reference's"
+    assert sum(line.startswith(remaining) for line in result["warnings"]) == 1
     few = evaluate(reference, samples, network=CheapInception(), replicates=10, extras=Extras(more=True))
     assert [name for name in few["metrics"] if name not in usual][-3:] == ["kid", "density", "coverage"]
     assert any("fid is not extrapolated: extrapolation needs at least 9831" in line for line in few["warnings"])
