@@ -74,9 +74,11 @@ def test_blocks_are_those_of_adm() -> None:
     assert in_half[10_000]
 
 
-def test_rounded_distances_are_not_negative() -> None:
-    items = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) * 2
-    close = items + np.float32(0.01)
+@pytest.mark.parametrize("size", [2, 2000])
+def test_rounded_distances_are_not_negative(size: float) -> None:
+    """In float16, and in float32 where that overflows."""
+    items = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) * np.float32(size)
+    close = items * np.float32(1 + 1e-6)
     tile = next(adm_distances._distances(items, close, torch.device("cpu")))[2]
     assert float(tile.min()) == 0.0
 
@@ -90,6 +92,16 @@ def test_radii_are_exact_where_rounding_swaps_neighbours() -> None:
         found = neighbour_radii(items, 3, Space.around(items, "cpu"), lambda rows: None)
         exact = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 3]
         np.testing.assert_allclose(found, exact, rtol=1e-9)
+
+
+def test_radii_are_exact_where_rounding_swaps_the_last_two_of_a_few() -> None:
+    """Small clusters far from the mean, and far from one another: no neighbour is lost, but their order is."""
+    rng = np.random.default_rng(0)
+    corners = np.unique(rng.integers(-10, 10, (60, 3)), axis=0) * 10.0
+    items = (corners[:, None] + rng.normal(size=(len(corners), 5, 3)) * 0.03).reshape(-1, 3)
+    found = neighbour_radii(items, 3, Space.around(items, "cpu"), lambda rows: None)
+    exact = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 3]
+    np.testing.assert_allclose(found, exact, rtol=1e-9)
 
 
 @pytest.mark.parametrize("grid", [False, True])
