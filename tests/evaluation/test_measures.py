@@ -52,7 +52,8 @@ def test_a_paired_kernel_distance_varies_as_when_pairs_are_resampled() -> None:
     # Far apart, so that the part of first order is nearly all.
     others = others + 2.0
     settings = Settings(replicates=_REPLICATES, paired=True)
-    found = kernel_distance(_judged(originals), _judged(others), settings)["kd/four"].replicates
+    estimate = kernel_distance(_judged(originals), _judged(others), settings)["kd/four"]
+    found = estimate.replicates
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a @ b.T / 4 + 1) ** 3
@@ -60,6 +61,7 @@ def test_a_paired_kernel_distance_varies_as_when_pairs_are_resampled() -> None:
     across = kernel(originals, others)
     pairs = kernel(originals, originals) + kernel(others, others) - across - across.T
     np.fill_diagonal(pairs, 0)
+    assert estimate.value == pytest.approx(pairs.sum() / (200 * 199), rel=1e-5)
     counts = [resampling_counts(200, replicate) for replicate in range(_REPLICATES)]
     resampled = [count @ pairs @ count / (200 * 199) for count in counts]
     assert np.corrcoef(found, resampled)[0, 1] > 0.97
