@@ -51,9 +51,11 @@ def test_more_measures_have_names_of_their_own(tmp_path: Path) -> None:
     more = ["kd/quadrants", "density/quadrants", "coverage/quadrants", "fd_infinity/quadrants"]
     assert list(result["metrics"]) == usual + more
     assert result["metrics"]["fd_infinity/quadrants"]["value"] < result["metrics"]["fd/quadrants"]["value"]
+    remaining = "samples: fd_infinity/quadrants is free of the samples' share of the bias only: the reference's"
+    assert sum(line.startswith(remaining) for line in result["warnings"]) == 1
     few = evaluate(reference, samples, network=CheapInception(), replicates=10, extras=Extras(more=True))
     assert [name for name in few["metrics"] if name not in usual][-3:] == ["kid", "density", "coverage"]
-    assert any("fid is not extrapolated: extrapolation needs at least 8196" in line for line in few["warnings"])
+    assert any("fid is not extrapolated: extrapolation needs at least 9831" in line for line in few["warnings"])
 
 
 def test_classes_are_ranked(tmp_path: Path) -> None:
@@ -147,7 +149,10 @@ def test_foundation_models_add_their_distances(tmp_path: Path) -> None:
     CLIPVisionModelWithProjection(clip).save_pretrained(tmp_path / "clip-tiny")
     others = (dino_features(str(tmp_path / "dino-tiny")), clip_features(str(tmp_path / "clip-tiny")))
     assert (others[0].dimension, others[1].dimension) == (16, 6)
-    assert others[1].resize.startswith("16x16")
+    assert others[1].resize.startswith("centre square, 16x16")
+    wide = _images(3, 0, 24)[:, :16]
+    assert np.array_equal(others[1](wide), others[1](np.ascontiguousarray(wide[:, :, 4:20])))
+    assert not np.array_equal(others[1](wide), others[1](np.ascontiguousarray(wide[:, :, :16])))
     reference, samples = (_batch(tmp_path / f"{seed}.npz", _images(8, seed)) for seed in range(2))
     result = evaluate(reference, samples, network=Twelve(), replicates=5, extras=Extras(others=others))
     added = [name for name in result["metrics"] if "quadrants" not in name]

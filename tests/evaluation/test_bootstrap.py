@@ -88,3 +88,39 @@ def test_an_estimate_against_itself_is_undecided() -> None:
 def test_comparison_refuses_different_numbers_of_replicates() -> None:
     with pytest.raises(ValueError, match="paired"):
         compare(Estimate(1.0, np.ones(3)), Estimate(1.0, np.ones(4)), higher_is_better=True)
+
+
+def test_items_that_all_agree_leave_a_share_uncertain() -> None:
+    """Wilson's interval; a bootstrap of equal items never varies."""
+    reach = 1.959964**2 / (20 + 1.959964**2)
+    inside, copied = mean_estimate(np.ones(20, bool)), mean_estimate(np.zeros(20, bool))
+    assert inside.to_dict() == pytest.approx({"value": 1.0, "low": 1 - reach, "high": 1.0})
+    assert copied.to_dict() == pytest.approx({"value": 0.0, "low": 0.0, "high": reach})
+    assert mean_estimate(np.ones(20)).to_dict() == {"value": 1.0, "low": 1.0, "high": 1.0}
+    one_less = mean_estimate(np.arange(20) > 0)
+    assert compare(inside, one_less, higher_is_better=True).verdict == "undecided"
+    both = compare(inside, inside, higher_is_better=True)
+    assert both.difference_interval == pytest.approx((-reach, reach))
+    assert both.relative_interval == pytest.approx((-reach, reach))
+    # Where the replicates reach further, they count.
+    assert mean_estimate(np.ones(20, bool), more={"other": np.linspace(-9, 9, 20)}).interval()[0] < 1 - 2 * reach
+
+
+def test_intervals_are_normal_quantiles_for_many_replicates_of_a_normal_estimate() -> None:
+    replicates = np.random.default_rng(0).normal(size=40_000)
+    low, high = Estimate(3.0, replicates).interval()
+    assert (low, high) == pytest.approx((3 - 1.96, 3 + 1.96), abs=0.05)
+    narrow = Estimate(3.0, replicates).interval(0.5)
+    assert narrow == pytest.approx((3 - 0.6745, 3 + 0.6745), abs=0.03)
+    other = Estimate(5.0, np.random.default_rng(1).normal(size=40_000))
+    difference = compare(Estimate(3.0, replicates), other, higher_is_better=True).difference_interval
+    assert difference == pytest.approx((2 - 1.96 * 2**0.5, 2 + 1.96 * 2**0.5), abs=0.06)
+
+
+def test_other_items_widen_a_mean_and_the_same_items_move_with_it() -> None:
+    rng = np.random.default_rng(0)
+    values, influence = rng.normal(size=300), rng.normal(size=300)
+    apart = mean_estimate(values, replicates=2000, more={"reference": influence - influence.mean()})
+    together = mean_estimate(values, replicates=2000, more={"samples": values.mean() - values})
+    assert apart.replicates.std() == pytest.approx((2 / 300) ** 0.5, rel=0.1)
+    assert together.replicates == pytest.approx(np.full(2000, values.mean()))

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from reals.evaluation.inception_score import inception_score
+from tests.evaluation.cheap_inception import CheapInception
 
 
 def _probabilities(count: int, seed: int = 0) -> np.ndarray:
@@ -26,6 +27,16 @@ def test_a_short_last_chunk_weighs_as_much_as_the_others() -> None:
     assert value != pytest.approx(inception_score([np.concatenate(parts)])[0], rel=1e-3)
     assert influence.shape == (107,)
     assert influence.sum() == pytest.approx(0, abs=1e-9)
+
+
+def test_a_network_scores_chunks_of_5000() -> None:
+    network = CheapInception()
+    pool = np.random.default_rng(0).random((5001, 2048), dtype=np.float32) * 20
+    whole = inception_score([network.probabilities(pool[:5000])])[0]
+    assert whole > 1.05
+    # One image has its own distribution of classes for marginal, hence the score 1.
+    assert network.score(pool)[0] == pytest.approx((whole + 1) / 2, rel=1e-6)
+    assert network.score(pool[:5000])[0] == pytest.approx(whole)
 
 
 def test_extremes_are_one_and_the_number_of_classes() -> None:

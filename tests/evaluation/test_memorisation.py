@@ -29,6 +29,12 @@ def test_copies_are_found_and_shown_first() -> None:
     assert found.copied.mean() < 0.5
 
 
+def test_a_sample_as_far_away_as_another_training_image_is_no_copy() -> None:
+    found = nearest_training(np.array([[0.0], [2.0], [9.0]]), np.array([[4.0], [3.0]]))
+    assert found.ratio.tolist() == [1.0, 0.25]
+    assert found.copied.tolist() == [False, True]
+
+
 def test_duplicates_in_the_training_set_hide_no_copy() -> None:
     training = np.concatenate([np.eye(4), np.eye(4)])
     found = nearest_training(training, np.array([[1.0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]]))

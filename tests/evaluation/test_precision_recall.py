@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from reals.evaluation import adm_distances, manifold
+from reals.evaluation.manifold import Space, neighbour_radii
+from reals.evaluation.memorisation import nearest_training
 from reals.evaluation.precision_recall import density_coverage, precision_recall
 
 
@@ -52,6 +54,54 @@ def test_blocks_that_overflow_float16_are_computed_in_float32(monkeypatch: pytes
         for rows, columns, distances in adm_distances._distances(small, small, torch.device("cpu"))
     }
     assert tiles == {(0, 0): True, (0, 30): False, (30, 0): False, (30, 30): False}
+
+
+def test_a_block_may_overflow_although_no_norm_does() -> None:
+    """|u|² and |v|² are 22,500, 2uv is -45,000 and the distance 90,000."""
+    ends = np.array([[150.0, 0.0], [-150.0, 1.0]], np.float32)
+    tile = next(adm_distances._distances(ends, ends, torch.device("cpu")))[2]
+    assert tile.isfinite().all()
+    assert float(tile[0, 1]) == 300.0**2 + 1
+
+
+def test_blocks_are_those_of_adm() -> None:
+    items = np.full((10_001, 2), 20.05, np.float32)
+    items[9_999] = 300.0
+    tiles = adm_distances._distances(items, np.zeros((1, 2), np.float32), torch.device("cpu"))
+    distances = torch.cat([tile for _, _, tile in tiles])[:, 0]
+    in_half = distances == distances.half().float()
+    assert not in_half[:9_999].any()
+    assert in_half[10_000]
+
+
+@pytest.mark.parametrize("size", [2, 2000])
+def test_rounded_distances_are_not_negative(size: float) -> None:
+    """In float16, and in float32 where that overflows."""
+    items = np.random.default_rng(0).normal(size=(200, 64)).astype(np.float32) * np.float32(size)
+    close = items * np.float32(1 + 1e-6)
+    tile = next(adm_distances._distances(items, close, torch.device("cpu")))[2]
+    assert float(tile.min()) == 0.0
+
+
+def test_radii_are_exact_where_rounding_swaps_neighbours() -> None:
+    """In clusters far apart float32's error is about the gap between one neighbour and the next."""
+    rng = np.random.default_rng(0)
+    cluster = rng.normal(size=(300, 128)) * 0.3
+    for distance in (300.0, 1000.0, 3000.0):
+        items = np.concatenate([cluster + distance / 128**0.5, cluster[::-1] * 1.1 - distance / 128**0.5])
+        found = neighbour_radii(items, 3, Space.around(items, "cpu"), lambda rows: None)
+        exact = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 3]
+        np.testing.assert_allclose(found, exact, rtol=1e-9)
+
+
+def test_radii_are_exact_where_rounding_swaps_the_last_two_of_a_few() -> None:
+    """Small clusters far from the mean, and far from one another: no neighbour is lost, but their order is."""
+    rng = np.random.default_rng(0)
+    corners = np.unique(rng.integers(-10, 10, (60, 3)), axis=0) * 10.0
+    items = (corners[:, None] + rng.normal(size=(len(corners), 5, 3)) * 0.03).reshape(-1, 3)
+    found = neighbour_radii(items, 3, Space.around(items, "cpu"), lambda rows: None)
+    exact = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 3]
+    np.testing.assert_allclose(found, exact, rtol=1e-9)
 
 
 @pytest.mark.parametrize("grid", [False, True])
@@ -210,3 +260,30 @@ def test_exact_distances_have_the_same_bits_in_any_batch() -> None:
     apart = [manifold.exact_distances(one[row], other[column]) for row in range(50) for column in range(50)]
     assert torch.equal(together.flatten(), torch.stack(apart))
     torch.testing.assert_close(together, torch.cdist(one.double(), other.double()).square())
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30, 3e37])
+def test_features_of_any_size_are_compared(size: float) -> None:
+    rng = np.random.default_rng(0)
+    reference, samples = (rng.normal(size=(50, 4)).astype(np.float32) for _ in range(2))
+    expected = precision_recall(reference, samples)
+    assert 0 < expected.precision < 1
+    # A power of two, so that no feature is rounded.
+    power = np.float32(2.0 ** round(np.log2(size)))
+    found = precision_recall(reference * power, samples * power)
+    assert np.array_equal(found.sample_inside, expected.sample_inside)
+    assert np.array_equal(found.reference_inside, expected.reference_inside)
+    ordinary, extreme = (density_coverage(reference * by, samples * by) for by in (np.float32(1), power))
+    assert np.array_equal(extreme.balls, ordinary.balls)
+    ratios = [nearest_training(reference * by, samples * by).ratio for by in (np.float32(1), power)]
+    assert np.array_equal(ratios[0], ratios[1])
+
+
+def test_five_neighbours_make_density_and_coverage() -> None:
+    rng = np.random.default_rng(0)
+    reference, samples = rng.normal(size=(40, 3)), rng.normal(size=(30, 3))
+    found = density_coverage(reference, samples)
+    radii = np.sort(np.square(reference[:, None] - reference[None]).sum(-1), 1)[:, 5]
+    inside = np.square(reference[:, None] - samples[None]).sum(-1) <= radii[:, None]
+    assert np.array_equal(found.balls, inside.sum(0))
+    assert found.density == pytest.approx(inside.sum() / (5 * 30))

@@ -29,7 +29,8 @@ from reals.recipes.generator_exchange import GeneratorExport, GeneratorImport, e
 from reals.recipes.sampling import sample_images
 from reals.recipes.schema import SamplingConfig
 from reals.runtime.errors import UserError
-from reals.runtime.io import save_state, save_tensors
+from reals.runtime.io import read_json, save_state, save_tensors
+from reals.runtime.pixels import Rounding
 from tests.apps import exchanged
 from tests.latents import tiny
 
@@ -63,6 +64,25 @@ def sampled(generator: Path, autoencoder: Path, output: Path, solver: Sampler) -
     config = SamplingConfig(count=2, solver=solver)
     sample_images(config, generator, autoencoder, 1.5, output, seed=0, precision="float32", device=CPU)
     return np.load(output)["arr_0"]
+
+
+def test_repas_rounding_is_darker_and_in_the_card(tmp_path: Path, autoencoder: Path) -> None:
+    save_state(tmp_path / "SiT-tiny.pt", network().state_dict())
+    made = import_generator(
+        tmp_path / "SiT-tiny.pt", str(autoencoder), tmp_path / "generator", replace(HEADS, path="Linear")
+    )
+    config = SamplingConfig(count=2, solver=Euler(steps=2))
+    images: dict[str, np.ndarray] = {}
+    rules: tuple[Rounding, ...] = ("nearest", "repa")
+    for rule in rules:
+        output = tmp_path / f"{rule}.npz"
+        sample_images(config, made, autoencoder, 1.5, output, seed=0, precision="float32", device=CPU, rounding=rule)
+        images[rule] = np.load(output)["arr_0"].astype(int)
+        assert read_json(output.with_suffix(".json"))["provenance"].get("rounding", "nearest") == rule
+    steps = images["nearest"] - images["repa"]
+    assert set(np.unique(steps)) == {0, 1}
+    with pytest.raises(UserError, match="made with other settings"):
+        sample_images(config, made, autoencoder, 1.5, tmp_path / "repa.npz", seed=0, precision="float32", device=CPU)
 
 
 def test_a_sit_is_sampled_and_comes_back(tmp_path: Path, autoencoder: Path, capsys: pytest.CaptureFixture[str]) -> None:

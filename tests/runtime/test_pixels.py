@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from reals.runtime.pixels import to_pixels, to_uint8
+from reals.runtime.pixels import Rounding, to_pixels, to_uint8
 
 
 def column(values: np.ndarray) -> torch.Tensor:
@@ -11,10 +13,11 @@ def column(values: np.ndarray) -> torch.Tensor:
 
 
 @pytest.mark.golden
-def test_bytes_are_those_of_sit_and_dit(golden) -> None:
+@pytest.mark.parametrize(("rule", "key"), [("nearest", "u8/sit_dit"), ("repa", "u8/repa")])
+def test_bytes_are_those_of_the_published_samplers(rule: Rounding, key: str, golden: Path) -> None:
     with np.load(golden / "extras" / "pixels.npz", allow_pickle=False) as pixels:
-        values, expected = pixels["u8/x"], pixels["u8/sit_dit"]
-    made = to_uint8(column(values))
+        values, expected = pixels["u8/x"], pixels[key]
+    made = to_uint8(column(values), rule)
     assert made.shape == (1, len(values), 1, 3)
     for channel in range(3):
         np.testing.assert_array_equal(made[0, :, 0, channel], expected)

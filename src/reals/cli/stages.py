@@ -31,6 +31,7 @@ from reals.recipes.stage_two import encode_store, open_latents, train_generator
 from reals.recipes.variants import LABELS, SOLVERS, pick, with_diffusion, with_last_step
 from reals.recipes.workspace import RunDirectory, refuse_file
 from reals.runtime.errors import UserError
+from reals.runtime.pixels import Rounding
 from reals.runtime.progress import say
 from reals.training.config import Precision
 
@@ -121,6 +122,8 @@ class SampleArguments:
     """Seeds noise and random labels."""
     png_zip: bool = False
     """Write the images as PNG into a ``.zip`` beside the ``.npz``, too."""
+    rounding: Rounding = "nearest"
+    """How pixels become bytes: nearest as SiT and DiT round, repa as REPA truncates, half a byte darker."""
     compile: bool = False
     """Compile the network with torch.compile: a minute or more at the start, then faster steps on a GPU."""
     solver: Annotated[Sampler, tyro.conf.arg(name="solver")] = Euler()
@@ -230,6 +233,7 @@ def sample(arguments: Sequence[str]) -> None:
         weaker=parsed.weaker_generator,
         png_zip=parsed.png_zip,
         compiled=parsed.compile,
+        rounding=parsed.rounding,
     )
     say(f"samples: {output}")
     say(f"picture: {output.with_suffix('.png')}")

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from reals.evaluation.float32 import true_float32
 from reals.evaluation.manifold import Advance
+from reals.evaluation.removal import Removals
 from reals.evaluation.slices import slices
 from reals.runtime import interrupt
 
@@ -29,30 +30,36 @@ def adm_membership(
     neighbours: int,
     device: torch.device | str,
     advance: Advance,
-) -> tuple[Bool[np.ndarray, " m"], Bool[np.ndarray, " n"]]:
-    """Return which samples lie in the reference's manifold, and which reference items in the samples'."""
+) -> tuple[Removals, Int[Tensor, "n names"], Removals, Int[Tensor, "m names"]]:
+    """Return in which of the reference's balls samples lie, and the items these balls reach to; and the reverse."""
     place = torch.device(device)
-    reference_radii = _radii(reference, neighbours, place, advance)
-    sample_radii = _radii(samples, neighbours, place, advance)
-    reference_inside = torch.zeros(len(reference), dtype=torch.bool, device=place)
-    sample_inside = torch.zeros(len(samples), dtype=torch.bool, device=place)
+    reference_radii, reference_outer, reference_names = _radii(reference, neighbours, place, advance)
+    sample_radii, sample_outer, sample_names = _radii(samples, neighbours, place, advance)
+    recall, precision = Removals.of(len(reference), place), Removals.of(len(samples), place)
     for rows, columns, distances in _distances(reference, samples, place):
-        reference_inside[rows] |= (distances <= sample_radii[columns]).any(dim=1)
-        sample_inside[columns] |= (distances <= reference_radii[rows, None]).any(dim=0)
+        recall.add(rows, columns, distances <= sample_radii[columns], (distances, sample_outer[columns]))
+        inside = (distances <= reference_radii[rows, None]).T
+        precision.add(columns, rows, inside, (distances.T, reference_outer[rows]))
         if columns.stop == len(samples):
             advance(rows.stop - rows.start)
-    return sample_inside.cpu().numpy(), reference_inside.cpu().numpy()
+    return precision, reference_names, recall, sample_names
 
 
-def _radii(items: np.ndarray, neighbours: int, device: torch.device, advance: Advance) -> Tensor:
-    """Return each item's ``neighbours + 1``-th smallest distance, the one to itself included."""
-    nearest = torch.full((len(items), neighbours + 1), torch.inf, device=device)
+def _radii(
+    items: np.ndarray, neighbours: int, device: torch.device, advance: Advance
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Int[Tensor, "n names"]]:
+    """Return each item's ``neighbours + 1``-th smallest distance, the one to itself included; the next; and to whom."""
+    kept = min(neighbours + 2, len(items))
+    nearest = torch.full((len(items), kept), torch.inf, device=device)
+    names = torch.zeros((len(items), kept), dtype=torch.int64, device=device)
     for rows, columns, distances in _distances(items, items, device):
         together = torch.cat([nearest[rows], distances], dim=1)
-        nearest[rows] = together.topk(neighbours + 1, dim=1, largest=False).values
+        nearest[rows], order = together.topk(kept, dim=1, largest=False)
+        known = names[rows].gather(1, order.clamp(max=kept - 1))
+        names[rows] = torch.where(order < kept, known, order - kept + columns.start)
         if columns.stop == len(items):
             advance(rows.stop - rows.start)
-    return nearest[:, -1]
+    return nearest[:, neighbours], nearest[:, kept - 1], names[:, : neighbours + 1]
 
 
 def _distances(u: np.ndarray, v: np.ndarray, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:

@@ -7,6 +7,7 @@ their items correspond (the same test image, the same sampling noise and label),
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,8 @@ REPLICATES = 200
 
 LEVEL = 0.95
 """Coverage of every interval."""
+
+_NORMAL_QUANTILE = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 
 
 def resampling_counts(count: int, replicate: int, *, role: str = "samples", seed: int = 0) -> Int[np.ndarray, " n"]:
@@ -37,6 +40,8 @@ class Estimate:
     """The statistic of the whole set."""
     replicates: Float[np.ndarray, " r"]
     """The statistic of each resampled set."""
+    margin: tuple[float, float] = (0.0, 0.0)
+    """How far below and above the value the interval reaches at least: resamples of items that all agree never vary."""
 
     @property
     def centred(self) -> Float[np.ndarray, " r"]:
@@ -48,8 +53,8 @@ class Estimate:
         return self.replicates - np.median(self.replicates) + self.value
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Return the bias-corrected percentile interval of coverage ``level``."""
-        return _percentiles(self.centred, level)
+        """Return the bias-corrected percentile interval of coverage ``level``; its margin is of coverage ``LEVEL``."""
+        return _at_least(_percentiles(self.centred, level), self.value, self.margin)
 
     def to_dict(self) -> dict[str, float]:
         """Return ``value``, and the 95 % interval as ``low`` and ``high``, as plain numbers for JSON."""
@@ -62,14 +67,29 @@ def _percentiles(replicates: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def _at_least(interval: tuple[float, float], value: float, margin: tuple[float, float]) -> tuple[float, float]:
+    """Return the interval, widened to reach ``margin`` below and above ``value`` where there is any."""
+    (low, high), (below, above) = interval, margin
+    return (min(low, value - below) if below else low), (max(high, value + above) if above else high)
+
+
 def mean_estimate(
     values: Float[np.ndarray, " n"] | Bool[np.ndarray, " n"],
     *,
     replicates: int = REPLICATES,
     role: str = "samples",
     seed: int = 0,
+    more: Mapping[str, Float[np.ndarray, " m"]] | None = None,
 ) -> Estimate:
     """Estimate the mean of per-item values: accuracy from correctness, PSNR from images, precision from flags.
+
+    Args:
+        values: of the items.
+        replicates: how many resamples.
+        role: of the items.
+        seed: of the resamples.
+        more: how the mean moves with the weights of other items, by their role, as in :func:`linearised_estimate`. In
+            the role of ``values`` itself they are the same items seen from another side.
 
     Raises:
         ValueError: there are no values, or one is not finite (the PSNR of a perfect reconstruction is infinite).
@@ -83,7 +103,20 @@ def mean_estimate(
         resampling_counts(len(items), replicate, role=role, seed=seed) @ items / len(items)
         for replicate in range(replicates)
     ]
-    return Estimate(float(items.mean()), np.array(means, dtype=np.float64))
+    mean, margin = float(items.mean()), (0.0, 0.0)
+    if values.dtype == bool and mean in (0.0, 1.0):
+        reach = _agreement_margin(len(items))
+        margin = (reach, 0.0) if mean else (0.0, reach)
+    drawn = np.array(means, dtype=np.float64)
+    if more:
+        drawn += linearised_estimate(0.0, more, replicates=replicates, seed=seed).replicates
+    return Estimate(mean, drawn, margin)
+
+
+def _agreement_margin(count: int) -> float:
+    """Return how far a share may be from 0 or 1 although all ``count`` items agree: Wilson's interval (1927)."""
+    squared = _NORMAL_QUANTILE**2
+    return squared / (count + squared)
 
 
 def linearised_estimate(
@@ -144,8 +177,9 @@ def compare(baseline: Estimate, other: Estimate, higher_is_better: bool) -> Comp
 
     The intervals are the 2.5 and 97.5 percentiles, over paired replicates, of the difference and of the relative
     change, after each arm's replicates have been shifted so that their median is its point estimate
-    (:attr:`Estimate.centred`). The intervals cover the sampling of images and of test items, not of training runs:
-    with one trained model per arm, they say nothing of how another training seed would have fared.
+    (:attr:`Estimate.centred`); they are no narrower than the arms' margins, combined as Newcombe (1998) does. They
+    cover the sampling of images and of test items, not of training runs: with one trained model per arm, they say
+    nothing of how another training seed would have fared.
 
     Raises:
         ValueError: the arms have different numbers of replicates.
@@ -154,12 +188,28 @@ def compare(baseline: Estimate, other: Estimate, higher_is_better: bool) -> Comp
         raise ValueError(f"{len(baseline.replicates)} replicates cannot be paired with {len(other.replicates)}")
     before, after = baseline.centred, other.centred
     comparable = baseline.value > 0 and bool((before > 0).all())
+    difference, ratio = other.value - baseline.value, other.value / baseline.value if comparable else 0.0
     return Comparison(
         baseline=float(baseline.value),
         other=float(other.value),
         higher_is_better=higher_is_better,
-        difference=float(other.value - baseline.value),
-        difference_interval=_percentiles(after - before, LEVEL),
-        relative_change=float(other.value / baseline.value - 1) if comparable else None,
-        relative_interval=_percentiles(after / before - 1, LEVEL) if comparable else None,
+        difference=float(difference),
+        difference_interval=_widened(after - before, difference, baseline.margin, other.margin),
+        relative_change=float(ratio - 1) if comparable else None,
+        relative_interval=_widened(
+            after / before - 1,
+            ratio - 1,
+            (ratio * baseline.margin[0] / baseline.value, ratio * baseline.margin[1] / baseline.value),
+            (other.margin[0] / baseline.value, other.margin[1] / baseline.value),
+        )
+        if comparable
+        else None,
     )
+
+
+def _widened(
+    replicates: np.ndarray, change: float, baseline: tuple[float, float], other: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the interval of a change from a baseline, no narrower than the margins of both."""
+    below, above = float(np.hypot(other[0], baseline[1])), float(np.hypot(other[1], baseline[0]))
+    return _at_least(_percentiles(replicates, LEVEL), float(change), (below, above))

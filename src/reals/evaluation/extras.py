@@ -22,7 +22,7 @@ _SMALLEST_CLASS = 2
 
 def kernel_distance(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
     """Return ``kid``; of networks other than FID's, ``kd/NETWORK``."""
-    found = kernel_inception_distance(reference.features, samples.features, settings.device)
+    found = kernel_inception_distance(reference.features, samples.features, settings.device, paired=settings.paired)
     name = "kid" if samples.suffix == "" else f"kd{samples.suffix}"
     return {name: _estimate(found, settings)}
 
@@ -77,18 +77,23 @@ def more_estimates(
             reference.gaussians[name].statistics, gaussian.features, known[name], seed=settings.seed
         )
     except ValueError as error:
-        warnings.append(f"{name} is not extrapolated: {error}")
+        return estimates, [*warnings, f"{name} is not extrapolated: {error}"]
+    known_items = reference.gaussians[name].features
+    if known_items is not None:
+        warnings.append(
+            f"{kind}_infinity{slash}{network} is free of the samples' share of the bias only: the reference's "
+            f"statistics are those of its {len(known_items)} images, not stored ones of more"
+        )
     return estimates, warnings
 
 
 def _density_coverage(reference: Judged, samples: Judged, settings: Settings) -> dict[str, Estimate]:
     found = density_coverage(reference.features, samples.features, device=settings.device)
     resampling: dict[str, Any] = {"replicates": settings.replicates, "seed": settings.seed}
-    balls = found.balls / found.neighbours
-    return {
-        f"density{samples.suffix}": mean_estimate(balls, role="samples", **resampling),
-        f"coverage{samples.suffix}": mean_estimate(found.covered, role=settings.reference_role, **resampling),
-    }
+    balls, role = found.balls / found.neighbours, settings.reference_role
+    density = mean_estimate(balls, role="samples", more={role: found.reference_influence}, **resampling)
+    coverage = mean_estimate(found.covered, role=role, more={"samples": found.sample_influence}, **resampling)
+    return {f"density{samples.suffix}": density, f"coverage{samples.suffix}": coverage}
 
 
 @dataclass(frozen=True)

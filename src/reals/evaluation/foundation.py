@@ -45,7 +45,10 @@ class DinoFeatures:
 
 
 class ClipFeatures:
-    """CLIP's image embeddings, of images squeezed to the size that the model was trained with, as CMMD does."""
+    """CLIP's image embeddings as CMMD's authors take them: of the middle square, at the size of the model's training.
+
+    Their ``_center_crop_and_resize`` crops before it resizes, so that nothing is squeezed.
+    """
 
     def __init__(self, network: nn.Module, name: str, device: torch.device | str = "cpu"):
         """Wrap a network in transformers' format that lies on ``device``."""
@@ -56,15 +59,22 @@ class ClipFeatures:
         self.name = name
         self.dimension = int(config.projection_dim)
         self.fingerprint = weights_fingerprint(network)
-        self.resize = f"{self._side}x{self._side} bicubic, antialiased"
+        self.resize = f"centre square, {self._side}x{self._side} bicubic, antialiased"
 
     @torch.inference_mode()
     def __call__(self, images: UInt8[np.ndarray, "b h w 3"]) -> Float[np.ndarray, "b d"]:
         """Return the projected embedding of each image, of any length."""
-        unit = resize_unit(to_pixels(images).to(self._device), (self._side, self._side))
+        unit = resize_unit(to_pixels(_middle_square(images)).to(self._device), (self._side, self._side))
         normalised = (unit - unit.new_tensor(_MEAN).view(3, 1, 1)) / unit.new_tensor(_STD).view(3, 1, 1)
         with true_float32():
             return self._network(pixel_values=normalised).image_embeds.cpu().numpy()
+
+
+def _middle_square(images: UInt8[np.ndarray, "b h w 3"]) -> UInt8[np.ndarray, "b s s 3"]:
+    height, width = images.shape[1:3]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return images[:, top : top + side, left : left + side]
 
 
 def network_name(model: str) -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from reals.evaluation.float32 import float64_device, true_float32
+from reals.evaluation.removal import DECIDED
 from reals.evaluation.slices import slices
 from reals.runtime import interrupt
 
@@ -138,18 +139,23 @@ def neighbour_radii(
     Raises:
         ValueError: there are no more than ``neighbours`` items.
     """
+    return _neighbourhoods(items, neighbours, space, advance)[0]
+
+
+def _neighbourhoods(items: np.ndarray, neighbours: int, space: Space, advance: Advance) -> tuple[np.ndarray, "Nearest"]:
+    """Return the radii, and the candidates that they were found among."""
     if len(items) <= neighbours:
         raise ValueError(f"{len(items)} items have no {neighbours}-th nearest neighbour")
     everything = np.arange(len(items))
-    found = _search_all(items, neighbours, space, advance)
-    radii, doubtful = _settle(items, everything, neighbours, *found, len(items))
+    nearest, error = _search_all(items, neighbours, space, advance)
+    radii, doubtful = _settle(items, everything, neighbours, nearest, error, len(items))
     if len(doubtful) > 0:
         found = _search(items, doubtful, everything, neighbours, space.finer())
         radii[doubtful], doubtful = _settle(items, doubtful, neighbours, *found, len(items))
     doubtful = _settle_clusters(items, doubtful, neighbours, space.device, radii)
     for rows, distances in _exact_rows(items, doubtful, space.device):
         radii[rows] = _kth(distances, neighbours)
-    return radii
+    return radii, nearest
 
 
 def _settle_clusters(
@@ -311,12 +317,19 @@ class Balls:
     """Squared."""
     rounded: Float[Tensor, " n"]
     """The same in float32, on the device."""
+    names: Int[Tensor, "n k"]
+    """The neighbours that each ball reaches to, as float32 ranks them."""
+    outer: Float[Tensor, " n"]
+    """Squared distance to the next neighbour, in float32: how far a ball would reach without one of these."""
 
     @classmethod
     def of(cls, items: Float[np.ndarray, "n d"], neighbours: int, space: Space, advance: Advance) -> "Balls":
         """Measure the balls that reach to each item's ``neighbours``-th nearest other item."""
-        radii = neighbour_radii(items, neighbours, space, advance)
-        return cls(radii, torch.from_numpy(radii).float().to(space.device))
+        radii, nearest = _neighbourhoods(items, neighbours, space, advance)
+        rounded = torch.from_numpy(radii).float().to(space.device)
+        # Of as few items as a ball has neighbours none is left to reach to.
+        outer = nearest.distances[:, neighbours] if nearest.distances.shape[1] > neighbours else rounded
+        return cls(radii, rounded, nearest.indices[:, :neighbours], outer)
 
 
 def within(
@@ -326,7 +339,7 @@ def within(
     centres: Float[np.ndarray, "m d"],
     *,
     around_items: bool,
-    answered: Bool[Tensor, " points"] | None = None,
+    known: Int[Tensor, " points"] | None = None,
 ) -> Bool[Tensor, "r c"]:
     """Return which pairs of a tile are at most a ball's radius apart, deciding doubtful pairs in float64.
 
@@ -336,15 +349,15 @@ def within(
         items: all of them.
         centres: all of them.
         around_items: whether the balls are the items', so that centres are the points asked about.
-        answered: points known to lie in some ball. Given, it is enough that each point's row or column of the answer
-            holds a true somewhere or nowhere: doubtful pairs of points that lie in some ball anyway are not decided.
+        known: in how many balls each point is known to lie. Given, doubtful pairs of points that lie in ``DECIDED``
+            balls anyway are not decided.
     """
     radii = balls.rounded[tile.rows, None] if around_items else balls.rounded[tile.columns]
     inside = tile.distances <= radii - tile.error
     doubtful = (tile.distances <= radii + tile.error) & ~inside
-    if answered is not None:
+    if known is not None:
         axis = 0 if around_items else 1
-        doubtful &= ~(answered | inside.any(dim=axis)).unsqueeze(axis)
+        doubtful &= (known + inside.sum(dim=axis, dtype=torch.int32) < DECIDED).unsqueeze(axis)
     if doubtful.any():
         place = float64_device(inside.device)
         radii = torch.from_numpy(balls.radii).to(place)

@@ -115,12 +115,12 @@ def measure(reference: Judged, samples: Judged, network: FeatureNetwork, setting
     manifolds = precision_recall(
         reference.features, samples.features, arithmetic=settings.arithmetic, device=settings.device
     )
-    for name, inside, role in (
-        ("precision", manifolds.sample_inside, "samples"),
-        ("recall", manifolds.reference_inside, settings.reference_role),
+    for name, inside, role, more in (
+        ("precision", manifolds.sample_inside, "samples", {settings.reference_role: manifolds.reference_influence}),
+        ("recall", manifolds.reference_inside, settings.reference_role, {"samples": manifolds.sample_influence}),
     ):
         estimates[name + samples.suffix] = mean_estimate(
-            inside, replicates=settings.replicates, role=role, seed=settings.seed
+            inside, replicates=settings.replicates, role=role, seed=settings.seed, more=more
         )
     return estimates
 

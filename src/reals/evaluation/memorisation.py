@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from reals.evaluation.manifold import Nearest, Space, neighbour_radii, tiles
+from reals.evaluation.scale import ordinary_scale
 from reals.runtime.progress import progress
 
 # Candidates whose exact distances are compared.
@@ -47,6 +48,7 @@ def nearest_training(
     Raises:
         ValueError: there are fewer than two training images.
     """
+    training, samples = ordinary_scale(training, samples)
     space = Space.around(training, device)
     with progress("Nearest training images", len(training) + len(samples), "rows") as shown:
         radii = neighbour_radii(training, 1, space, shown.advance)

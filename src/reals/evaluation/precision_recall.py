@@ -12,10 +12,13 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from torch import Tensor
 
 from reals.evaluation.adm_distances import adm_membership
 from reals.evaluation.finite import check_finite
 from reals.evaluation.manifold import Advance, Balls, Space, tiles, within
+from reals.evaluation.removal import Removals, without_noise
+from reals.evaluation.scale import ordinary_scale
 from reals.runtime.progress import progress
 
 NEIGHBOURS = 3
@@ -30,12 +33,16 @@ Arithmetic = Literal["exact", "adm_fp16"]
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
-    """Membership of every item, so that the bootstrap resamples items while both manifolds stay fixed."""
+    """Membership of every item, and how both shares move with the items that the manifolds are made of."""
 
     sample_inside: Bool[np.ndarray, " samples"]
     """Whether each sample lies inside the reference's manifold; its mean is precision."""
     reference_inside: Bool[np.ndarray, " reference"]
     """Whether each reference item lies inside the samples' manifold; its mean is recall."""
+    reference_influence: Float[np.ndarray, " reference"]
+    """How precision moves with each reference item's weight (see :mod:`reals.evaluation.removal`)."""
+    sample_influence: Float[np.ndarray, " samples"]
+    """How recall moves with each sample's weight."""
 
     @property
     def precision(self) -> float:
@@ -64,7 +71,8 @@ def precision_recall(
     _check(reference, samples, neighbours)
     with progress("Precision and recall", 2 * len(reference) + len(samples), "rows") as shown:
         if arithmetic == "adm_fp16":
-            return PrecisionRecall(*adm_membership(reference, samples, neighbours, device, shown.advance))
+            return _result(*adm_membership(reference, samples, neighbours, device, shown.advance))
+        reference, samples = ordinary_scale(reference, samples)
         return _exact(reference, samples, neighbours, Space.around(reference, device), shown.advance)
 
 
@@ -81,27 +89,38 @@ def _exact(
     reference_balls = Balls.of(reference, neighbours, space, advance)
     # Distances inside a set do not depend on the origin, their rounding does: samples may lie close together, far away.
     sample_balls = Balls.of(samples, neighbours, Space.around(samples, space.device), advance)
-    reference_inside = torch.zeros(len(reference), dtype=torch.bool, device=space.device)
-    sample_inside = torch.zeros(len(samples), dtype=torch.bool, device=space.device)
+    recall, precision = Removals.of(len(reference), space.device), Removals.of(len(samples), space.device)
     # One pass of distances answers both questions.
     for tile in tiles(reference, samples, space, advance):
-        known = reference_inside[tile.rows]
-        found = within(tile, sample_balls, reference, samples, around_items=False, answered=known)
-        known |= found.any(dim=1)
-        known = sample_inside[tile.columns]
-        found = within(tile, reference_balls, reference, samples, around_items=True, answered=known)
-        known |= found.any(dim=0)
-    return PrecisionRecall(sample_inside.cpu().numpy(), reference_inside.cpu().numpy())
+        rows, columns = tile.rows, tile.columns
+        found = within(tile, sample_balls, reference, samples, around_items=False, known=recall.counts[rows])
+        recall.add(rows, columns, found, (tile.distances, sample_balls.outer[columns]))
+        found = within(tile, reference_balls, reference, samples, around_items=True, known=precision.counts[columns])
+        precision.add(columns, rows, found.T, (tile.distances.T, reference_balls.outer[rows]))
+    return _result(precision, reference_balls.names, recall, sample_balls.names)
+
+
+def _result(precision: Removals, reference_names: Tensor, recall: Removals, sample_names: Tensor) -> PrecisionRecall:
+    return PrecisionRecall(
+        (precision.counts > 0).cpu().numpy(),
+        (recall.counts > 0).cpu().numpy(),
+        precision.influence(len(reference_names), reference_names),
+        recall.influence(len(sample_names), sample_names),
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class DensityCoverage:
-    """Per item, so that the bootstrap resamples items while the reference's balls stay fixed."""
+    """Per item, and how each number moves with the items of the other set."""
 
     balls: Int[np.ndarray, " samples"]
     """In how many of the reference's balls each sample lies."""
     covered: Bool[np.ndarray, " reference"]
     """Whether each reference item's ball holds a sample; its mean is coverage."""
+    reference_influence: Float[np.ndarray, " reference"]
+    """How density moves with each reference item's weight."""
+    sample_influence: Float[np.ndarray, " samples"]
+    """How coverage moves with each sample's weight."""
     neighbours: int
 
     @property
@@ -130,13 +149,41 @@ def density_coverage(
         ValueError: a set has no more than ``neighbours`` items, or a feature that is not finite.
     """
     _check(reference, samples, neighbours)
+    reference, samples = ordinary_scale(reference, samples)
     space = Space.around(reference, device)
     with progress("Density and coverage", 2 * len(reference), "rows") as shown:
         reference_balls = Balls.of(reference, neighbours, space, shown.advance)
-        covered = torch.zeros(len(reference), dtype=torch.bool, device=space.device)
+        coverage = Removals.of(len(reference), space.device)
         balls = torch.zeros(len(samples), dtype=torch.int64, device=space.device)
+        gained = torch.zeros(len(reference), dtype=torch.int64, device=space.device)
         for tile in tiles(reference, samples, space, shown.advance):
             inside = within(tile, reference_balls, reference, samples, around_items=True)
-            covered[tile.rows] |= inside.any(dim=1)
+            coverage.add(tile.rows, tile.columns, inside)
             balls[tile.columns] += inside.sum(dim=0)
-    return DensityCoverage(balls.cpu().numpy(), covered.cpu().numpy(), neighbours)
+            gained[tile.rows] += (tile.distances <= reference_balls.outer[tile.rows, None]).sum(dim=1)
+    hits = coverage.counts.cpu().numpy()
+    return DensityCoverage(
+        balls.cpu().numpy(),
+        hits > 0,
+        _density_influence(hits, gained.cpu().numpy() - hits, reference_balls.names.cpu().numpy(), len(samples)),
+        coverage.influence(len(samples)),
+        neighbours,
+    )
+
+
+def _density_influence(hits: np.ndarray, gained: np.ndarray, names: np.ndarray, samples: int) -> np.ndarray:
+    """Return how density moves with each reference item.
+
+    Args:
+        hits: samples in each ball.
+        gained: samples between a ball's radius and its next neighbour, which it takes in without one of its neighbours.
+        names: those neighbours.
+        samples: how many there are.
+    """
+    gains = np.zeros(len(hits))
+    for column in names.T:
+        np.add.at(gains, column, np.maximum(gained, 0))
+    size = names.shape[1] * samples
+    change = (hits - gains) / size
+    noise = ((hits + gains) / size**2 - np.square(change) / samples).sum()
+    return len(hits) * without_noise(change, float(noise))

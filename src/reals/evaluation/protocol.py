@@ -23,7 +23,10 @@ DIGEST = "sha256"
 
 _FRECHET = "means and covariances (divisor n - 1) in float64, symmetric eigenvalue form"
 _SCORE = f"ADM: chunks of {CHUNK} in stored order, no bias, plain mean over chunks"
-_INTERVALS = "bootstrap over the images of both sets (of those whose statistics are not stored), linearised"
+_INTERVALS = (
+    "bootstrap over the images of both sets (of those whose statistics are not stored), linearised; of precision, "
+    "recall, density and coverage by leaving one out; of shares of 0 or 1 Wilson's"
+)
 
 
 def describe_images(images: ImageSet, stored: StoredStatistics | None = None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.inception import InceptionFeatures
+from reals.evaluation.inception_score import CHUNK
 from reals.evaluation.measures import Judged, gaussian_dimension
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.protocol import describe_images
@@ -14,6 +15,8 @@ from reals.evaluation.stored import StoredStatistics, holds_statistics
 
 COMFORTABLE_COUNT = 10_000
 """Below this many images, Fréchet distances depend visibly on the number of images."""
+
+_FEW_IN_CHUNK = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +57,8 @@ def cautions(subjects: Mapping[str, Subject], networks: Sequence[FeatureNetwork]
                 f"{role}: the file stores statistics of the FID Inception network, which are not used without it"
             )
         lines += _of_statistics(role, subject) + _of_counts(role, subject, networks)
+        if role != "reference" and any(isinstance(network, InceptionFeatures) for network in networks):
+            lines += _of_chunks(role, len(subject.images))
     if subjects["reference"].stored is None and subjects["samples"].stored is not None:
         lines.append("the samples have stored statistics and the reference has none: are they the wrong way round?")
     fingerprints = {role: subject.images.fingerprint() for role, subject in subjects.items()}
@@ -93,3 +98,13 @@ def _of_counts(role: str, subject: Subject, networks: Sequence[FeatureNetwork]) 
             "upwards, compare it only with numbers of equally many images"
         )
     return lines
+
+
+def _of_chunks(role: str, count: int) -> list[str]:
+    last = count % CHUNK
+    if count < CHUNK or not 0 < last < _FEW_IN_CHUNK:
+        return []
+    return [
+        f"{role}: the last {last} of {count} images are a chunk of their own, which weighs as much as {CHUNK} in the "
+        "Inception Score, as in ADM, and scores lower"
+    ]

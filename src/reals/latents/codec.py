@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from reals.latents.normalise import LatentNormalisation
 from reals.models.autoencoder import AutoencoderKL, decode, downsampling, latent_channels, load_autoencoder, posterior
 from reals.models.fingerprint import weights_fingerprint
-from reals.runtime.pixels import to_uint8
+from reals.runtime.pixels import Rounding, to_uint8
 
 
 class LatentCodec:
@@ -68,6 +68,8 @@ class LatentCodec:
         """Return the images of normalised latents, about [-1, 1] but not clamped, float32."""
         return decode(self.autoencoder, self.normalisation.denormalise(latents.to(self.device))).float()
 
-    def decode_uint8(self, latents: Float[Tensor, "b c rows columns"]) -> UInt8[np.ndarray, "b h w 3"]:
+    def decode_uint8(
+        self, latents: Float[Tensor, "b c rows columns"], rounding: Rounding = "nearest"
+    ) -> UInt8[np.ndarray, "b h w 3"]:
         """Return the images of normalised latents as bytes."""
-        return to_uint8(self.decode(latents))
+        return to_uint8(self.decode(latents), rounding)

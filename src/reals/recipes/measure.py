@@ -1,7 +1,7 @@
 """What one arm's autoencoder and generator are worth: every measurement with its bootstrap replicates."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -97,13 +97,17 @@ class Judges:
             reference = self.reference[name]
             manifold = precision_recall(reference.features, candidate.features)
             measured[f"{prefix}/fd/{name}"] = frechet_estimate(reference.gaussians, candidate.gaussians)
-            measured[f"{prefix}/precision/{name}"] = self.mean(manifold.sample_inside)
-            measured[f"{prefix}/recall/{name}"] = self.mean(manifold.reference_inside, role="reference")
+            measured[f"{prefix}/precision/{name}"] = self.mean(
+                manifold.sample_inside, more={"reference": manifold.reference_influence}
+            )
+            measured[f"{prefix}/recall/{name}"] = self.mean(
+                manifold.reference_inside, role="reference", more={"samples": manifold.sample_influence}
+            )
         return measured
 
-    def mean(self, values: np.ndarray, role: str = "samples") -> Estimate:
-        """Estimate the mean of per-item values."""
-        return mean_estimate(values, replicates=self.replicates, role=role)
+    def mean(self, values: np.ndarray, role: str = "samples", more: Mapping[str, np.ndarray] | None = None) -> Estimate:
+        """Estimate the mean of per-item values; ``more`` as in :func:`reals.evaluation.bootstrap.mean_estimate`."""
+        return mean_estimate(values, replicates=self.replicates, role=role, more=more)
 
 
 def measure_arm(judges: Judges, run: RunDirectory, arm: ArmDirectory, device: torch.device) -> Measurements:
@@ -247,6 +251,7 @@ def write_estimates(path: Path, measured: Measurements) -> None:
         name: {
             "value": estimate.value,
             "replicates": [None if np.isnan(r) else float(r) for r in estimate.replicates],
+            **({"margin": list(estimate.margin)} if any(estimate.margin) else {}),
         }
         for name, estimate in measured.items()
     }
@@ -256,6 +261,10 @@ def write_estimates(path: Path, measured: Measurements) -> None:
 def read_estimates(path: Path) -> Measurements:
     """Read what :func:`write_estimates` wrote."""
     return {
-        name: Estimate(entry["value"], np.array([np.nan if r is None else r for r in entry["replicates"]]))
+        name: Estimate(
+            entry["value"],
+            np.array([np.nan if r is None else r for r in entry["replicates"]]),
+            tuple(entry.get("margin", (0.0, 0.0))),
+        )
         for name, entry in read_json(path).items()
     }

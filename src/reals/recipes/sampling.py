@@ -1,6 +1,7 @@
 """A finished generator and its autoencoder together: from a seed to images."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from reals.recipes.generator import load_generator
 from reals.recipes.preview import PreviewSample
 from reals.recipes.schema import Recipe, SamplingConfig
 from reals.runtime.errors import UserError
+from reals.runtime.pixels import Rounding
 from reals.training.config import Precision
 from reals.training.precision import autocast_dtype
 
@@ -33,11 +35,12 @@ def sample_images(
     weaker: Path | None = None,
     png_zip: bool = False,
     compiled: bool = False,
+    rounding: Rounding = "nearest",
 ) -> Path:
     """Generate ``config.count`` images at one guidance scale into ``output``, resuming an interrupted call.
 
     With ``weaker``, another generator in the same latent space, guidance is autoguidance by it. ``compiled`` networks
-    take a minute to begin with.
+    take a minute to begin with. ``rounding`` is how pixels become bytes; the card tells where it is not the usual one.
 
     Raises:
         UserError: the generator was trained in another autoencoder's latent space, has no classes to guide by, or does
@@ -63,7 +66,7 @@ def sample_images(
             network.compile()
     return generate(
         transformer,
-        codec.decode_uint8,
+        partial(codec.decode_uint8, rounding=rounding),
         count=config.count,
         output=output,
         solver=config.solver,
@@ -80,6 +83,8 @@ def sample_images(
             "autoencoder": card.autoencoder_fingerprint,
             "trained_steps": card.steps,
             **guide_fingerprint,
+            # Left out for the usual rule, so that samples of before it was recorded are still continued.
+            **({} if rounding == "nearest" else {"rounding": rounding}),
         },
     )
 
