@@ -214,7 +214,7 @@ def _sections(
         samples = subjects[role]
         if extras.per_class:
             classes = matched_classes(reference.images, samples.images)
-            ranked = per_class_distances(reference.judged[0], samples.judged[0], classes)
+            ranked = per_class_distances(reference.judged[0], samples.judged[0], classes, settings)
             sections[role]["per_class"] = ranked.distances
             cautions = (*(() if classes.caution is None else (classes.caution,)), *ranked.cautions)
             warnings += [f"{role}: {caution}" for caution in cautions]

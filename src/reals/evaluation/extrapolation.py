@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from reals.evaluation.bootstrap import Estimate
 from reals.evaluation.frechet import GaussianStatistics, frechet_distance, gaussian_statistics
+from reals.evaluation.slices import slices
 from reals.runtime import interrupt
 from reals.runtime.seed import derive_seed
 

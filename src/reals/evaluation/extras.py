@@ -74,7 +74,11 @@ def more_estimates(
     kind, slash, network = name.partition("/")
     try:
         estimates[f"{kind}_infinity{slash}{network}"] = extrapolated_distance(
-            reference.gaussians[name].statistics, gaussian.features, known[name], seed=settings.seed
+            reference.gaussians[name].statistics,
+            gaussian.features,
+            known[name],
+            seed=settings.seed,
+            device=settings.device,
         )
     except ValueError as error:
         return estimates, [*warnings, f"{name} is not extrapolated: {error}"]
@@ -106,7 +110,9 @@ class RankedClasses:
     """Which classes are left out."""
 
 
-def per_class_distances(reference: Judged, samples: Judged, classes: MatchedClasses) -> RankedClasses:
+def per_class_distances(
+    reference: Judged, samples: Judged, classes: MatchedClasses, settings: Settings
+) -> RankedClasses:
     """Measure the Fréchet distance of each class of the samples to the same class of the reference.
 
     Classes are smaller than a covariance needs, so the numbers rank classes of one evaluation and mean little else.
@@ -120,7 +126,7 @@ def per_class_distances(reference: Judged, samples: Judged, classes: MatchedClas
             left_out.append(str(names.get(label, label)))
             continue
         distance = frechet_distance(
-            gaussian_statistics(reference.features[other]), gaussian_statistics(samples.features[own])
+            gaussian_statistics(reference.features[other]), gaussian_statistics(samples.features[own]), settings.device
         )
         named = {"name": names[label]} if label in names else {}
         counts = {"samples": int(own.sum()), "reference": int(other.sum())}
