@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from reals.evaluation import comparing
+
 DECIDED = 2
 """In how many balls a point must be for it not to matter in how many more it is."""
 
@@ -52,18 +54,18 @@ class Removals:
             reach: distances, and how far each ball would reach without one of its neighbours; None for balls that
                 do not depend on the neighbours.
         """
-        found = inside.sum(dim=1, dtype=torch.int32)
+        found = comparing.counts(inside, 1)
         self.counts[points] += found
         counts = self.counts[points]
         single = ((found == 1) & (counts == 1)).nonzero().squeeze(1)
         self._only[single + points.start] = (inside[single].int().argmax(dim=1) + balls.start).int()
         if reach is None:
             return
-        reached = reach[0] <= reach[1]
+        reached = comparing.at_most(*reach)
         matters = (counts < DECIDED) & (self._remembered[points] < _REMEMBERED)
-        rows, columns = _places(reached)
+        rows, columns = comparing.places(reached)
         if len(rows) > _REMEMBERED * len(counts):
-            rows, columns = _places(reached & matters[:, None] & (reached.cumsum(dim=1) <= _REMEMBERED))
+            rows, columns = comparing.places(reached & matters[:, None] & (reached.cumsum(dim=1) <= _REMEMBERED))
         kept = matters[rows]
         rows, columns = rows[kept], columns[kept]
         self._remembered[points] += torch.bincount(rows, minlength=len(counts)).int()
@@ -100,18 +102,6 @@ class Removals:
         other = items != balls[:, None]
         together = np.unique((points[:, None] * len(neighbours) + items)[other])
         return together // len(neighbours), together % len(neighbours)
-
-
-def _places(where: Bool[Tensor, "r c"]) -> tuple[Int[Tensor, " found"], Int[Tensor, " found"]]:
-    """Return rows and columns of what is true; of few, NumPy finds them ten times faster on a CPU."""
-    if where.device.type != "cpu":
-        rows, columns = where.nonzero(as_tuple=True)
-        return rows, columns
-    # Of a transposed tile the memory's own order.
-    turned = not where.is_contiguous()
-    flat = np.flatnonzero((where.T if turned else where).numpy())
-    one, other = (torch.from_numpy(part) for part in np.divmod(flat, where.shape[0 if turned else 1]))
-    return (other, one) if turned else (one, other)
 
 
 def without_noise(change: Float[np.ndarray, " n"], noise: float) -> Float[np.ndarray, " n"]:

@@ -1,0 +1,47 @@
+"""Comparisons of tiles of distances, and what is found where they are true.
+
+On a CPU NumPy does these: its kernels for truth values are two to six times as fast as torch's.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+def at_most(distances: Float[Tensor, "r c"], bounds: Tensor) -> Bool[Tensor, "r c"]:
+    """Return where ``distances`` are at most ``bounds``, which broadcast."""
+    if distances.device.type != "cpu":
+        return distances <= bounds
+    return torch.from_numpy(np.less_equal(distances.numpy(), bounds.numpy()))
+
+
+def below(distances: Float[Tensor, "r c"], bounds: Tensor) -> Bool[Tensor, "r c"]:
+    """Return where ``distances`` are less than ``bounds``, which broadcast."""
+    if distances.device.type != "cpu":
+        return distances < bounds
+    return torch.from_numpy(np.less(distances.numpy(), bounds.numpy()))
+
+
+def places(where: Bool[Tensor, "r c"]) -> tuple[Int[Tensor, " found"], Int[Tensor, " found"]]:
+    """Return rows and columns of what is true, in the order of memory."""
+    if where.device.type != "cpu":
+        rows, columns = where.nonzero(as_tuple=True)
+        return rows, columns
+    # Of a transposed tile the memory's own order.
+    turned = not where.is_contiguous()
+    flat = np.flatnonzero((where.T if turned else where).numpy())
+    one, other = (torch.from_numpy(part) for part in np.divmod(flat, where.shape[0 if turned else 1]))
+    return (other, one) if turned else (one, other)
+
+
+def some(where: Bool[Tensor, "r c"]) -> bool:
+    """Return whether anything is true."""
+    return bool(where.any() if where.device.type != "cpu" else where.numpy().any())
+
+
+def counts(where: Bool[Tensor, "r c"], dim: int) -> Int[Tensor, " n"]:
+    """Return how many are true along a dimension, int32."""
+    if where.device.type != "cpu":
+        return where.sum(dim=dim, dtype=torch.int32)
+    return torch.from_numpy(np.add.reduce(where.numpy().view(np.uint8), axis=dim, dtype=np.int32))
