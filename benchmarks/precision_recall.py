@@ -2,26 +2,30 @@
 
 ``python benchmarks/precision_recall.py [ITEMS]`` prints JSON, by default for 10,000 reference and 10,000 sample
 features of 2048 dimensions. Each runs alone in a process of its own, so that peaks of memory are its own; memory is
-what the process held at most beyond the features. Processor time, one thread, best of two.
+what the process held at most beyond the features. Both have the allocator setting that the program has. Processor time,
+one thread, best of three. Linux only.
 """
 
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
 from reals.evaluation.precision_recall import precision_recall
+from reals.runtime.memory import keep_freed_memory
 
 _ITEMS = 10_000
 _DIMENSION = 2048
-_ROUNDS = 2
+_ROUNDS = 3
+ROLES = ("reference", "samples")
 
 
 def features(items: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +53,27 @@ def straightforward(reference: np.ndarray, samples: np.ndarray, neighbours: int 
     return float((across <= radius_a).any(axis=1).mean()), float((across <= radius_b[:, None]).any(axis=0).mean())
 
 
-def run_alone(name: str, items: int) -> None:
+def start_of_peak() -> int:
+    """Forget the most memory held so far, and return what is held now, in kilobytes; Linux only."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return _memory("VmRSS")
+
+
+def _memory(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def run_alone(name: str, directory: str) -> None:
     """Measure one of the two in this process and print it as JSON."""
+    keep_freed_memory()
     torch.set_num_threads(1)
-    reference, samples = features(items)
+    # From files, so that no memory is left over from making them.
+    reference, samples = (np.load(Path(directory) / f"{role}.npy") for role in ROLES)
     warm = features(64)
     precision_recall(*warm)
     straightforward(*warm)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = start_of_peak()
     with threadpool_limits(1):
         started = time.process_time()
         if name == "ours":
@@ -65,18 +82,20 @@ def run_alone(name: str, items: int) -> None:
         else:
             values = straightforward(reference, samples)
         spent = time.process_time() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"seconds": spent, "megabytes": (peak - before) / 1024, "values": values}))
+    print(json.dumps({"seconds": spent, "megabytes": (_memory("VmHWM") - before) / 1024, "values": values}))
 
 
 def main(items: int) -> None:
     """Alternate the two and keep the best of each, so that other load on the machine hits both."""
     best: dict[str, dict] = {}
-    for _ in range(_ROUNDS):
-        for name in ("ours", "straightforward"):
-            command = [sys.executable, __file__, str(items), name]
-            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            best[name] = min(best.get(name, found), found, key=lambda one: one["seconds"])
+    with tempfile.TemporaryDirectory() as directory:
+        for role, some in zip(ROLES, features(items), strict=True):
+            np.save(Path(directory) / f"{role}.npy", some)
+        for _ in range(_ROUNDS):
+            for name in ("ours", "straightforward"):
+                command = [sys.executable, __file__, directory, name]
+                found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+                best[name] = min(best.get(name, found), found, key=lambda one: one["seconds"])
     result = {
         "what": f"precision and recall, {items} against {items} features of {_DIMENSION} dimensions, one thread",
         "processor_seconds": {name: found["seconds"] for name, found in best.items()},
@@ -93,8 +112,7 @@ def main(items: int) -> None:
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else _ITEMS
     if len(sys.argv) > 2:
-        run_alone(sys.argv[2], count)
+        run_alone(sys.argv[2], sys.argv[1])
     else:
-        main(count)
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else _ITEMS)
