@@ -35,11 +35,6 @@ def places(where: Bool[Tensor, "r c"]) -> tuple[Int[Tensor, " found"], Int[Tenso
     return (other, one) if turned else (one, other)
 
 
-def some(where: Bool[Tensor, "r c"]) -> bool:
-    """Return whether anything is true."""
-    return bool(where.any() if where.device.type != "cpu" else where.numpy().any())
-
-
 def counts(where: Bool[Tensor, "r c"], dim: int) -> Int[Tensor, " n"]:
     """Return how many are true along a dimension, int32."""
     if where.device.type != "cpu":

@@ -2,8 +2,7 @@
 
 Tiles of distances are computed in float32 by ``|u|² - 2uv + |v|²``. A tile's error is bounded; pairs closer to a
 threshold than the bound are decided again by summing squared differences in float64, which is exact for ties and equal
-items. Items whose neighbours float32 cannot tell apart, as in clusters far tighter than the set, are searched again by
-tiles in float64. Memory is a few tiles, whatever the number of items.
+items. Items whose neighbours float32 cannot tell apart, as in tight clusters, are searched again by float64 tiles.
 """
 
 from collections.abc import Callable, Iterator
@@ -97,8 +96,7 @@ class Space:
 def exact_distances(one: Float[Tensor, "... d"], other: Float[Tensor, "... d"]) -> Float[Tensor, "..."]:
     """Return squared distances of rows, broadcast, as sums of squared differences in float64.
 
-    Halves are added, so that a pair's distance has the same bits in any batch and on any device, and ties stay ties:
-    a device's own sum goes in an order that depends on the shape.
+    Halves are added, so that a pair's distance has the same bits in any batch and on any device, and ties stay ties.
     """
     squares = (one.double() - other.double()).square_()
     while squares.shape[-1] > 1:
@@ -121,14 +119,21 @@ def paired_blocks(
     centres: Float[np.ndarray, "m d"],
     place: Callable[[np.ndarray], Placed],
     advance: Advance,
+    *,
+    symmetric: bool = False,
 ) -> Iterator[tuple[slice, slice, Placed, Placed]]:
-    """Yield every pair of a block of ``items`` and one of ``centres``, as slices and placed, in true float32."""
+    """Yield every pair of a block of ``items`` and one of ``centres``, as slices and placed, in true float32.
+
+    Of one set against itself, ``symmetric``, each pair comes once, whichever of its blocks is first.
+    """
     blocks = list(slices(len(centres), SIDE))
     with true_float32():
         kept = [place(centres[columns]) for columns in blocks[: _KEPT_NUMBERS // (SIDE * centres.shape[1])]]
-        for rows in slices(len(items), SIDE):
-            placed = place(items[rows])
+        for turn, rows in enumerate(slices(len(items), SIDE)):
+            placed = kept[turn] if symmetric and turn < len(kept) else place(items[rows])
             for number, columns in enumerate(blocks):
+                if symmetric and number < turn:
+                    continue
                 interrupt.stop_if_requested("while comparing features")
                 yield rows, columns, placed, kept[number] if number < len(kept) else place(centres[columns])
             advance(rows.stop - rows.start)
@@ -200,20 +205,15 @@ def _search_all(items: np.ndarray, neighbours: int, space: Space, advance: Advan
     """Return every item's nearest candidates, and a bound on the error of their distances."""
     nearest = Nearest.empty(len(items), min(neighbours + _SPARE, len(items) - 1), space.device)
     largest = 0.0
-    with true_float32():
-        for rows in slices(len(items), SIDE):
-            placed = space.place(items[rows])
-            # Distances are symmetric: each pair of blocks is computed once and read along both sides.
-            for columns in slices(len(items), SIDE, rows.start):
-                interrupt.stop_if_requested("while comparing features")
-                tile = space.tile(placed, space.place(items[columns]), rows, columns)
-                largest = max(largest, tile.error)
-                if rows == columns:
-                    tile.distances.fill_diagonal_(torch.inf)
-                else:
-                    nearest.offer(tile.columns, tile.distances.T, tile.rows)
-                nearest.offer(tile.rows, tile.distances, tile.columns)
-            advance(rows.stop - rows.start)
+    # Distances are symmetric: each pair of blocks is computed once and read along both sides.
+    for rows, columns, one, other in paired_blocks(items, items, space.place, advance, symmetric=True):
+        tile = space.tile(one, other, rows, columns)
+        largest = max(largest, tile.error)
+        if rows == columns:
+            tile.distances.fill_diagonal_(torch.inf)
+        else:
+            nearest.offer(tile.columns, tile.distances.T, tile.rows)
+        nearest.offer(tile.rows, tile.distances, tile.columns)
     return nearest, largest
 
 
@@ -359,37 +359,42 @@ def within(
         known: in how many balls each point is known to lie. Given, doubtful pairs of points that lie in ``DECIDED``
             balls anyway are not decided.
     """
-    radii = balls.rounded[tile.rows, None] if around_items else balls.rounded[tile.columns]
-    inside = comparing.at_most(tile.distances, radii - tile.error)
-    doubtful = comparing.at_most(tile.distances, radii + tile.error) & ~inside
+    radii = balls.rounded[tile.rows] if around_items else balls.rounded[tile.columns]
+    inside = comparing.at_most(tile.distances, (radii[:, None] if around_items else radii) + tile.error)
+    rows, columns = comparing.places(inside)
+    own = rows if around_items else columns
+    # Few pairs are that near: what follows is of these alone.
+    doubtful = tile.distances[rows, columns] > radii[own] - tile.error
+    inside[rows[doubtful], columns[doubtful]] = False
     if known is not None:
-        axis = 0 if around_items else 1
-        doubtful &= (known + comparing.counts(inside, axis) < DECIDED).unsqueeze(axis)
-    if comparing.some(doubtful):
-        place = float64_device(inside.device)
-        radii = torch.from_numpy(balls.radii).to(place)
-        radii = radii[tile.rows, None] if around_items else radii[tile.columns]
-        decided = _decide(doubtful.to(place), items[tile.rows], centres[tile.columns], radii)
-        inside |= decided.to(inside.device)
+        points = columns if around_items else rows
+        sure = known + torch.bincount(points[~doubtful], minlength=len(known)).int()
+        doubtful &= sure[points] < DECIDED
+    if doubtful.any():
+        pairs = rows[doubtful], columns[doubtful]
+        exact = torch.from_numpy(balls.radii[tile.rows if around_items else tile.columns])[own[doubtful].cpu()]
+        inside[pairs] = _decide(items[tile.rows], centres[tile.columns], pairs, exact).to(inside.device)
     return inside
 
 
 def _decide(
-    doubtful: Bool[Tensor, "r c"],
     items: Float[np.ndarray, "r d"],
     centres: Float[np.ndarray, "c d"],
-    radii: Float[Tensor, "r 1"] | Float[Tensor, " c"],
-) -> Bool[Tensor, "r c"]:
-    """Return which of the doubtful pairs are at most a radius apart."""
-    inside = torch.zeros_like(doubtful)
-    rows, columns = comparing.places(doubtful)
+    pairs: tuple[Int[Tensor, " p"], Int[Tensor, " p"]],
+    radii: Float[Tensor, " p"],
+) -> Bool[Tensor, " p"]:
+    """Return which pairs are at most a radius apart, in float64."""
+    device = float64_device(pairs[0].device)
+    rows, columns, radii = pairs[0].to(device), pairs[1].to(device), radii.to(device)
+    inside = torch.zeros(len(rows), dtype=torch.bool, device=device)
+    undecided = torch.arange(len(rows), device=device)
     if len(rows) > _MANY_PAIRS:
-        space = Space.around(items, doubtful.device).finer()
+        space = Space.around(items, device).finer()
         tile = space.tile(space.place(items), space.place(centres), slice(0, len(items)), slice(0, len(centres)))
-        inside = doubtful & (tile.distances <= radii - tile.error)
-        rows, columns = comparing.places(doubtful & (tile.distances <= radii + tile.error) & ~inside)
-    own, others = (torch.from_numpy(some).to(doubtful.device) for some in (items, centres))
-    for one, other in zip(rows.split(_PAIRS), columns.split(_PAIRS), strict=True):
-        reached = radii.expand(doubtful.shape)[one, other]
-        inside[one, other] = exact_distances(own[one], others[other]) <= reached
+        distances = tile.distances[rows, columns]
+        inside = distances <= radii - tile.error
+        undecided = ((distances <= radii + tile.error) & ~inside).nonzero().squeeze(1)
+    own, others = (torch.from_numpy(some).to(device) for some in (items, centres))
+    for some in undecided.split(_PAIRS):
+        inside[some] = exact_distances(own[rows[some]], others[columns[some]]) <= radii[some]
     return inside
