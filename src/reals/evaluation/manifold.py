@@ -33,9 +33,8 @@ SIDE = 640
 _KEPT_NUMBERS = 2**25
 # Candidates kept beyond the k nearest, so that float32's rounding cannot lose the true neighbour.
 _SPARE = 5
-# Pairs decided together by their differences in float64.
+# Pairs decided together by their differences in float64; of a tile, above which a tile in float64 is cheaper.
 _PAIRS = 256
-# Pairs of a tile above which a tile in float64 is cheaper, which leaves few to decide by their differences.
 _MANY_PAIRS = 8192
 # How far around an item a cluster is looked for, in distances to its neighbour.
 _VICINITY = 16.0

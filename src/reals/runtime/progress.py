@@ -56,8 +56,7 @@ class Progress:
 class _LogProgress(Progress):
     def advance(self, count: int = 1, note: str | None = None) -> None:
         super().advance(count, note)
-        # The end has a line of its own.
-        if self.done < self.total and time.monotonic() - self._shown >= _LOG_INTERVAL_SECONDS:
+        if time.monotonic() - self._shown >= _LOG_INTERVAL_SECONDS:
             self._shown = time.monotonic()
             say(self.line())
 
