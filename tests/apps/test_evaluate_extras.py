@@ -17,22 +17,9 @@ from reals.models import lpips
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, save_state
 from reals.runtime.pixels import to_pixels
+from tests.apps.test_evaluate import QuadrantMeans
 from tests.evaluation.cheap_inception import CheapInception
 from tests.models.test_lpips import random_trunk
-
-
-class Twelve:
-    """A feature network of twelve dimensions: the mean colour of each quarter of the image."""
-
-    name = "quadrants"
-    dimension = 12
-    fingerprint = "f" * 64
-    resize = "none"
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        count, height, width, _ = images.shape
-        blocks = images.reshape(count, 2, height // 2, 2, width // 2, 3).mean(axis=(2, 4))
-        return (blocks.reshape(count, 12) / 32).astype(np.float32)
 
 
 def _images(count: int, seed: int, side: int = 8) -> np.ndarray:
@@ -46,7 +33,7 @@ def _batch(path: Path, images: np.ndarray, **more: np.ndarray) -> str:
 
 def test_more_measures_have_names_of_their_own(tmp_path: Path) -> None:
     reference, samples = (_batch(tmp_path / f"{seed}.npz", _images(80, seed)) for seed in range(2))
-    result = evaluate(reference, samples, network=Twelve(), replicates=10, extras=Extras(more=True))
+    result = evaluate(reference, samples, network=QuadrantMeans(), replicates=10, extras=Extras(more=True))
     usual = ["fd/quadrants", "precision/quadrants", "recall/quadrants"]
     more = ["kd/quadrants", "density/quadrants", "coverage/quadrants", "fd_infinity/quadrants"]
     assert list(result["metrics"]) == usual + more
@@ -65,14 +52,14 @@ def test_classes_are_ranked(tmp_path: Path) -> None:
     samples[sample_labels == 1] //= 4
     reference = _batch(tmp_path / "a.npz", images, arr_1=labels)
     judged = _batch(tmp_path / "b.npz", samples, arr_1=sample_labels)
-    result = evaluate(reference, judged, network=Twelve(), replicates=5, extras=Extras(per_class=True))
+    result = evaluate(reference, judged, network=QuadrantMeans(), replicates=5, extras=Extras(per_class=True))
     assert result["per_class"][0]["label"] == 1
     assert [(entry["samples"], entry["reference"]) for entry in result["per_class"]] == [(10, 20)] * 3
     with pytest.raises(UserError, match=r"c\.npz: has no classes for --per-class"):
         evaluate(
             reference,
             _batch(tmp_path / "c.npz", samples),
-            network=Twelve(),
+            network=QuadrantMeans(),
             replicates=5,
             extras=Extras(per_class=True),
         )
@@ -83,7 +70,10 @@ def test_copies_are_counted_and_shown(tmp_path: Path) -> None:
     samples = np.concatenate([_images(26, 1), training[[7, 3]]])
     extras = Extras(nearest=tmp_path / "nearest.png")
     result = evaluate(
-        _batch(tmp_path / "a.npz", training), _batch(tmp_path / "b.npz", samples), network=Twelve(), extras=extras
+        _batch(tmp_path / "a.npz", training),
+        _batch(tmp_path / "b.npz", samples),
+        network=QuadrantMeans(),
+        extras=extras,
     )
     assert 2 / 28 <= result["metrics"]["copied/quadrants"]["value"] < 0.6
     picture = np.asarray(Image.open(tmp_path / "nearest.png"))
@@ -109,12 +99,12 @@ def test_reconstructions_are_compared_pair_by_pair(tmp_path: Path) -> None:
     apart = evaluate(reference, samples, network=CheapInception(), replicates=20)["metrics"]["fid"]
     assert apart["value"] == result["metrics"]["rfid"]["value"]
     assert width < apart["high"] - apart["low"]
-    perfect = evaluate(reference, reference, network=Twelve(), replicates=5, extras=extras)
+    perfect = evaluate(reference, reference, network=QuadrantMeans(), replicates=5, extras=extras)
     assert "psnr" not in perfect["metrics"]
     assert any("20 reconstructions are perfect" in warning for warning in perfect["warnings"])
     assert perfect["metrics"]["rfd/quadrants"]["value"] == pytest.approx(0, abs=1e-6)
     with pytest.raises(UserError, match="need their originals, in the same order"):
-        evaluate(reference, _batch(tmp_path / "c.npz", _images(9, 0, 16)), network=Twelve(), extras=extras)
+        evaluate(reference, _batch(tmp_path / "c.npz", _images(9, 0, 16)), network=QuadrantMeans(), extras=extras)
 
 
 def test_lpips_of_reconstructions(
@@ -154,12 +144,12 @@ def test_foundation_models_add_their_distances(tmp_path: Path) -> None:
     assert np.array_equal(others[1](wide), others[1](np.ascontiguousarray(wide[:, :, 4:20])))
     assert not np.array_equal(others[1](wide), others[1](np.ascontiguousarray(wide[:, :, :16])))
     reference, samples = (_batch(tmp_path / f"{seed}.npz", _images(8, seed)) for seed in range(2))
-    result = evaluate(reference, samples, network=Twelve(), replicates=5, extras=Extras(others=others))
+    result = evaluate(reference, samples, network=QuadrantMeans(), replicates=5, extras=Extras(others=others))
     added = [name for name in result["metrics"] if "quadrants" not in name]
     expected = [f"{kind}/dino-tiny" for kind in ("fd", "precision", "recall", "kd")]
     assert added == [*expected, "cmmd/clip-tiny"]
     assert set(result["protocol"]["more_networks"]) == {"dino-tiny", "clip-tiny"}
-    same = evaluate(reference, reference, network=Twelve(), replicates=5, extras=Extras(others=others))
+    same = evaluate(reference, reference, network=QuadrantMeans(), replicates=5, extras=Extras(others=others))
     assert same["metrics"]["cmmd/clip-tiny"]["value"] == pytest.approx(0, abs=1e-4)
 
 
@@ -177,7 +167,7 @@ def test_grey_and_transparent_files_are_read_as_colours(mode: str, tmp_path: Pat
         (tmp_path / name).mkdir()
         for index, image in enumerate(_images(8, seed)):
             Image.fromarray(image).convert(mode).save(tmp_path / name / f"{index}.png")
-    result = evaluate(str(tmp_path / "a"), str(tmp_path / "b"), network=Twelve(), replicates=5)
+    result = evaluate(str(tmp_path / "a"), str(tmp_path / "b"), network=QuadrantMeans(), replicates=5)
     assert result["metrics"]["fd/quadrants"]["value"] > 0
 
 

@@ -12,7 +12,7 @@ from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.shared_extraction import extract_shared, hash_shared, main_says
 from reals.runtime import dist
-from reals.runtime.io import atomic_path
+from reals.runtime.io import save_array, whole_array
 from reals.runtime.progress import say
 
 BATCH_SIZE = 128
@@ -52,8 +52,7 @@ def features_of(
 
 def _keep(path: Path, features: Float[np.ndarray, "n d"]) -> None:
     try:
-        with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-            np.save(handle, features, allow_pickle=False)
+        save_array(path, features)
     except OSError as error:
         # Hours of work should not be lost because they cannot be saved for next time.
         say(f"warning: {path}: features are not kept ({error.strerror})")
@@ -75,8 +74,6 @@ def _name(images: ImageSet, network: FeatureNetwork) -> str:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
-    try:
-        features = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return features if features.shape == shape and features.dtype == np.float32 else None
+    features = whole_array(path)
+    fits = features is not None and features.shape == shape and features.dtype == np.float32
+    return features if fits else None

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from reals.runtime import interrupt
-from reals.runtime.io import atomic_path
+from reals.runtime.io import save_array, whole_array
 from reals.runtime.progress import say
 
 _SECONDS_BETWEEN = 30.0
@@ -30,11 +30,14 @@ class FeatureParts:
         found: list[np.ndarray] = []
         self._written = 0
         while True:
-            try:
-                part = np.load(self._directory / f"{self._written}.npy", allow_pickle=False)
-            except (OSError, ValueError, EOFError):
-                break
-            if part.ndim != 2 or part.shape[1] != self._dimension or part.dtype != np.float32 or not len(part):
+            part = whole_array(self._directory / f"{self._written}.npy")
+            if (
+                part is None
+                or part.ndim != 2
+                or part.shape[1] != self._dimension
+                or part.dtype != np.float32
+                or not len(part)
+            ):
                 break
             found.append(part)
             self._written += len(part)
@@ -47,8 +50,7 @@ class FeatureParts:
             return
         path = self._directory / f"{self._written}.npy"
         try:
-            with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-                np.save(handle, rows[self._written :], allow_pickle=False)
+            save_array(path, rows[self._written :])
         except OSError as error:
             self._broken = True
             say(f"warning: {path}: features so far are not kept ({error.strerror})")

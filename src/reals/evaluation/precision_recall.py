@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from reals.evaluation import comparing
 from reals.evaluation.adm_distances import adm_membership
 from reals.evaluation.finite import check_finite
 from reals.evaluation.manifold import Advance, Balls, Space, tiles, within
@@ -159,8 +160,9 @@ def density_coverage(
         for tile in tiles(reference, samples, space, shown.advance):
             inside = within(tile, reference_balls, reference, samples, around_items=True)
             coverage.add(tile.rows, tile.columns, inside)
-            balls[tile.columns] += inside.sum(dim=0)
-            gained[tile.rows] += (tile.distances <= reference_balls.outer[tile.rows, None]).sum(dim=1)
+            balls[tile.columns] += comparing.counts(inside, 0)
+            reached = comparing.at_most(tile.distances, reference_balls.outer[tile.rows, None])
+            gained[tile.rows] += comparing.counts(reached, 1)
     hits = coverage.counts.cpu().numpy()
     return DensityCoverage(
         balls.cpu().numpy(),

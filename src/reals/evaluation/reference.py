@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from reals.evaluation.feature_cache import BATCH_SIZE
+from reals.evaluation.finite import check_finite
 from reals.evaluation.frechet import GaussianAccumulator, GaussianStatistics
 from reals.evaluation.image_sets import open_images
 from reals.evaluation.inception import InceptionFeatures, pool_features, spatial_features
@@ -55,8 +56,10 @@ def write_reference(
                     start = shown.done
                     interrupt.stop_if_requested(f"after {start} of {len(photos)} images")
                     features = network(images)
-                    if not np.isfinite(features).all():
-                        raise UserError(f"{location}: features are not finite: the network or the images are broken")
+                    try:
+                        check_finite(features, location)
+                    except ValueError as error:
+                        raise UserError(str(error)) from None
                     pool.add(pool_features(features))
                     spatial.add(spatial_features(features))
                     inside = chosen[(chosen >= start) & (chosen < start + len(images))]

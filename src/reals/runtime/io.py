@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from reals.runtime.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 
@@ -126,6 +127,24 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not a JSON file ({error})") from None
     except RecursionError:
         raise UserError(f"{path}: nested deeper than any file of this program") from None
+
+
+def save_array(path: Path, array: "np.ndarray") -> None:
+    """Write an array as ``.npy``, atomically."""
+    import numpy as np
+
+    with atomic_path(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, array, allow_pickle=False)
+
+
+def whole_array(path: Path) -> "np.ndarray | None":
+    """Read a ``.npy`` file; None where there is none, or one that is damaged."""
+    import numpy as np
+
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def save_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str] | None = None) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from reals.runtime import dist, interrupt
 from reals.runtime.errors import UserError
-from reals.runtime.io import atomic_path, read_json, remove_leftovers, write_json
+from reals.runtime.io import read_json, remove_leftovers, save_array, write_json
 
 MANIFEST = "manifest.json"
 
@@ -58,8 +58,7 @@ def write_shards(
             for name, array in produce(start, stop).items():
                 if len(array) != stop - start:
                     raise ValueError(f"{name}: produced {len(array)} rows, expected {stop - start}")
-                with atomic_path(_shard_path(directory, name, number)) as temporary, open(temporary, "wb") as handle:
-                    np.save(handle, array, allow_pickle=False)
+                save_array(_shard_path(directory, name, number), array)
         on_rows(stop - start)
     dist.barrier()
     if dist.is_main():
