@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reals.evaluation import manifold
+from reals.evaluation import distances
 from reals.evaluation.bootstrap import linearised_estimate
 from reals.evaluation.kernel_distance import clip_discrepancy, kernel_inception_distance
 
@@ -21,7 +21,7 @@ def _kid(x: np.ndarray, y: np.ndarray) -> float:
 
 @pytest.mark.parametrize("side", [5, 2048])
 def test_kid_is_its_definition_in_any_tiles(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "SIDE", side)
+    monkeypatch.setattr(distances, "SIDE", side)
     x, y = _sets()
     assert kernel_inception_distance(x, y).value == pytest.approx(_kid(x, y), rel=1e-5)
     assert kernel_inception_distance(y, x).value == pytest.approx(_kid(x, y), rel=1e-5)

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from reals.evaluation import manifold
+from reals.evaluation import distances
 from reals.evaluation.memorisation import nearest_training
 
 
 @pytest.mark.parametrize("side", [7, 2048])
 def test_nearest_images_and_ratios_are_those_of_a_full_search(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "SIDE", side)
+    monkeypatch.setattr(distances, "SIDE", side)
     rng = np.random.default_rng(0)
     training, samples = rng.normal(size=(40, 5)).astype(np.float32), rng.normal(size=(25, 5)).astype(np.float32)
     found = nearest_training(training, samples)

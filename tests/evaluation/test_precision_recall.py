@@ -5,12 +5,40 @@ import numpy as np
 import pytest
 import torch
 
-from reals.evaluation import adm_distances, manifold
-from reals.evaluation.manifold import Space, neighbour_radii
+from reals.evaluation import adm_distances, distances, neighbours, pairs
 from reals.evaluation.memorisation import nearest_training
 from reals.evaluation.precision_recall import density_coverage, precision_recall
+from tests.evaluation.rounded_products import round_products
 
 
+@pytest.fixture(params=[False, True], ids=["float32", "coarse"])
+def _products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param:
+        round_products(monkeypatch)
+
+
+def _curved(count: int, seed: int) -> np.ndarray:
+    """Return features as a network's: not negative, of fewer dimensions than they are long."""
+    mixing = np.random.default_rng(99).normal(size=(12, 96)).astype(np.float32)
+    return np.maximum(np.random.default_rng(seed).normal(size=(count, 12)).astype(np.float32) @ mixing, 0)
+
+
+@pytest.mark.parametrize("many", [0, 8192])
+def test_coarse_products_change_no_result(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, samples = _curved(700, 0), _curved(600, 1) * np.float32(0.9)
+    expected = precision_recall(reference, samples), density_coverage(reference, samples)
+    assert 0.1 < expected[0].precision < 0.99
+    assert 0.1 < expected[0].recall < 0.99
+    monkeypatch.setattr(distances, "SIDE", 100)
+    monkeypatch.setattr(pairs, "_MANY_PAIRS", many)
+    round_products(monkeypatch)
+    found = precision_recall(reference, samples), density_coverage(reference, samples)
+    for one, other in zip(found, expected, strict=True):
+        for name, value in vars(other).items():
+            assert np.array_equal(getattr(one, name), value), name
+
+
+@pytest.mark.usefixtures("_products")
 @pytest.mark.golden
 def test_agrees_with_the_adm_evaluator_in_exact_arithmetic(golden: Path) -> None:
     arrays = np.load(golden / "metrics" / "pr_small.npz", allow_pickle=False)
@@ -83,30 +111,10 @@ def test_rounded_distances_are_not_negative(size: float) -> None:
     assert float(tile.min()) == 0.0
 
 
-def test_radii_are_exact_where_rounding_swaps_neighbours() -> None:
-    """In clusters far apart float32's error is about the gap between one neighbour and the next."""
-    rng = np.random.default_rng(0)
-    cluster = rng.normal(size=(300, 128)) * 0.3
-    for distance in (300.0, 1000.0, 3000.0):
-        items = np.concatenate([cluster + distance / 128**0.5, cluster[::-1] * 1.1 - distance / 128**0.5])
-        found = neighbour_radii(items, 3, Space.around(items, "cpu"), lambda rows: None)
-        exact = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 3]
-        np.testing.assert_allclose(found, exact, rtol=1e-9)
-
-
-def test_radii_are_exact_where_rounding_swaps_the_last_two_of_a_few() -> None:
-    """Small clusters far from the mean, and far from one another: no neighbour is lost, but their order is."""
-    rng = np.random.default_rng(0)
-    corners = np.unique(rng.integers(-10, 10, (60, 3)), axis=0) * 10.0
-    items = (corners[:, None] + rng.normal(size=(len(corners), 5, 3)) * 0.03).reshape(-1, 3)
-    found = neighbour_radii(items, 3, Space.around(items, "cpu"), lambda rows: None)
-    exact = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 3]
-    np.testing.assert_allclose(found, exact, rtol=1e-9)
-
-
+@pytest.mark.usefixtures("_products")
 @pytest.mark.parametrize("grid", [False, True])
 def test_blocks_and_ties_do_not_change_membership(grid: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "SIDE", 7)
+    monkeypatch.setattr(distances, "SIDE", 7)
     rng = np.random.default_rng(0)
     # On an integer grid far from zero most comparisons are ties, where rounding would decide by chance.
     reference, samples = (
@@ -118,6 +126,7 @@ def test_blocks_and_ties_do_not_change_membership(grid: bool, monkeypatch: pytes
     assert np.array_equal(result.reference_inside, reference_inside)
 
 
+@pytest.mark.usefixtures("_products")
 def test_collapse_lowers_recall_and_noise_lowers_precision() -> None:
     rng = np.random.default_rng(0)
     reference = rng.normal(size=(200, 4))
@@ -146,6 +155,7 @@ def test_features_that_are_not_finite_are_refused() -> None:
         precision_recall(np.zeros((10, 2)), broken)
 
 
+@pytest.mark.usefixtures("_products")
 def test_neighbours_lost_to_float32_are_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distances of a cluster far from the origin drown in float32's rounding."""
     rng = np.random.default_rng(0)
@@ -158,9 +168,10 @@ def test_neighbours_lost_to_float32_are_searched_again(monkeypatch: pytest.Monke
     assert not reference_inside.all()
 
 
+@pytest.mark.usefixtures("_products")
 @pytest.mark.parametrize("grid", [False, True])
 def test_density_and_coverage_are_their_definition(grid: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "SIDE", 7)
+    monkeypatch.setattr(distances, "SIDE", 7)
     rng = np.random.default_rng(1)
     reference, samples = ((rng.integers(0, 4, (30, 3)) if grid else rng.normal(size=(30, 3))) * 1.0 for _ in range(2))
     found = density_coverage(reference, samples, neighbours=4)
@@ -194,9 +205,9 @@ def test_collapsed_samples_need_no_exact_rows(
     centres: int, spread: float, searched_again: int, exact_rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Distances inside a cluster are far below float32's rounding of those to the reference's mean."""
-    monkeypatch.setattr(manifold, "SIDE", 64)
+    monkeypatch.setattr(distances, "SIDE", 64)
     again, exact = [], []
-    search, by_rows = manifold._search, manifold._exact_rows
+    search, by_rows = neighbours._search, neighbours._exact_rows
 
     def count_again(items: np.ndarray, rows: np.ndarray, *others: object) -> object:
         again.append(len(rows))
@@ -206,8 +217,8 @@ def test_collapsed_samples_need_no_exact_rows(
         exact.append(len(rows))
         return by_rows(items, rows, device)
 
-    monkeypatch.setattr(manifold, "_search", count_again)
-    monkeypatch.setattr(manifold, "_exact_rows", count_exact)
+    monkeypatch.setattr(neighbours, "_search", count_again)
+    monkeypatch.setattr(neighbours, "_exact_rows", count_exact)
     reference = np.abs(np.random.default_rng(0).normal(size=(150, 64))).astype(np.float32)
     samples = _tight_clusters(200, centres, spread, 1)
     result = precision_recall(reference, samples)
@@ -218,9 +229,10 @@ def test_collapsed_samples_need_no_exact_rows(
     assert sum(exact) <= exact_rows
 
 
+@pytest.mark.usefixtures("_products")
 @pytest.mark.parametrize("many", [0, 10**9])
 def test_clusters_shared_by_both_sets_are_decided_exactly(many: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "_MANY_PAIRS", many)
+    monkeypatch.setattr(pairs, "_MANY_PAIRS", many)
     reference, samples = (_tight_clusters(120, 3, 1e-5, seed) for seed in (1, 2))
     result = precision_recall(reference, samples)
     sample_inside, reference_inside = _by_hand(reference.astype(np.float64), samples.astype(np.float64), 3)
@@ -229,39 +241,7 @@ def test_clusters_shared_by_both_sets_are_decided_exactly(many: int, monkeypatch
     assert 0 < result.precision < 1
 
 
-@pytest.mark.parametrize("pairs", [7, 1000])
-def test_rows_that_float64_tiles_cannot_settle_are_computed_in_bounded_blocks(
-    pairs: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(manifold, "_PAIRS", pairs)
-    sizes, distances = [], manifold.exact_distances
-
-    def watch(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        found = distances(one, other)
-        sizes.append(found.numel())
-        return found
-
-    monkeypatch.setattr(manifold, "exact_distances", watch)
-    # Far apart and with many ties: more candidates are as near as the neighbour than are kept.
-    rng = np.random.default_rng(0)
-    items = np.concatenate([rng.integers(0, 2, (40, 3)) * 2.0**-30 + side for side in (-1000.0, 1000.0)])
-    space = manifold.Space.around(items, "cpu")
-    radii = manifold.neighbour_radii(items, 9, space, lambda rows: None)
-    expected = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 9]
-    assert np.array_equal(radii, expected)
-    assert max(sizes) <= pairs
-
-
-def test_exact_distances_have_the_same_bits_in_any_batch() -> None:
-    rng = np.random.default_rng(0)
-    one, other = (torch.from_numpy(rng.normal(size=(50, 37)).astype(np.float32)) for _ in range(2))
-    together = manifold.exact_distances(one[:, None], other)
-    assert torch.equal(together, manifold.exact_distances(other[:, None], one).T)
-    apart = [manifold.exact_distances(one[row], other[column]) for row in range(50) for column in range(50)]
-    assert torch.equal(together.flatten(), torch.stack(apart))
-    torch.testing.assert_close(together, torch.cdist(one.double(), other.double()).square())
-
-
+@pytest.mark.usefixtures("_products")
 @pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30, 3e37])
 def test_features_of_any_size_are_compared(size: float) -> None:
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from reals.evaluation import manifold
+from reals.evaluation import distances
 from reals.evaluation.bootstrap import mean_estimate
 from reals.evaluation.precision_recall import Arithmetic, density_coverage, precision_recall
 
@@ -39,7 +39,7 @@ def _sets(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("side", [7, 1280])
 def test_shares_move_as_if_items_were_left_out(side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manifold, "SIDE", side)
+    monkeypatch.setattr(distances, "SIDE", side)
     few, many = _sets()
     expected = _expected(_without_each(many, few, 3, lambda inside: np.asarray(inside.any(axis=1) * 1.0)))
     assert np.square(expected).sum() > 0

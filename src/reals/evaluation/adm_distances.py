@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from reals.evaluation.distances import Advance, Tile
 from reals.evaluation.float32 import true_float32
-from reals.evaluation.manifold import Advance
+from reals.evaluation.pairs import Balls, near_pairs
 from reals.evaluation.removal import Removals
 from reals.evaluation.slices import slices
 from reals.runtime import interrupt
@@ -30,25 +31,22 @@ def adm_membership(
     neighbours: int,
     device: torch.device | str,
     advance: Advance,
-) -> tuple[Removals, Int[Tensor, "n names"], Removals, Int[Tensor, "m names"]]:
+) -> tuple[Removals, Int[np.ndarray, "n names"], Removals, Int[np.ndarray, "m names"]]:
     """Return in which of the reference's balls samples lie, and the items these balls reach to; and the reverse."""
     place = torch.device(device)
-    reference_radii, reference_outer, reference_names = _radii(reference, neighbours, place, advance)
-    sample_radii, sample_outer, sample_names = _radii(samples, neighbours, place, advance)
+    reference_balls, sample_balls = (_balls(items, neighbours, place, advance) for items in (reference, samples))
     recall, precision = Removals.of(len(reference), place), Removals.of(len(samples), place)
     for rows, columns, distances in _distances(reference, samples, place):
-        recall.add(rows, columns, distances <= sample_radii[columns], (distances, sample_outer[columns]))
-        inside = (distances <= reference_radii[rows, None]).T
-        precision.add(columns, rows, inside, (distances.T, reference_outer[rows]))
+        tile = Tile(rows, columns, distances, error=0.0)
+        recall.add(rows, columns, near_pairs(tile, sample_balls, around_rows=False))
+        precision.add(columns, rows, near_pairs(tile, reference_balls, around_rows=True))
         if columns.stop == len(samples):
             advance(rows.stop - rows.start)
-    return precision, reference_names, recall, sample_names
+    return precision, reference_balls.names, recall, sample_balls.names
 
 
-def _radii(
-    items: np.ndarray, neighbours: int, device: torch.device, advance: Advance
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Int[Tensor, "n names"]]:
-    """Return each item's ``neighbours + 1``-th smallest distance, the one to itself included; the next; and to whom."""
+def _balls(items: np.ndarray, neighbours: int, device: torch.device, advance: Advance) -> Balls:
+    """Return balls that reach to each item's ``neighbours + 1``-th smallest distance, the one to itself included."""
     kept = min(neighbours + 2, len(items))
     nearest = torch.full((len(items), kept), torch.inf, device=device)
     names = torch.zeros((len(items), kept), dtype=torch.int64, device=device)
@@ -59,7 +57,7 @@ def _radii(
         names[rows] = torch.where(order < kept, known, order - kept + columns.start)
         if columns.stop == len(items):
             advance(rows.stop - rows.start)
-    return nearest[:, neighbours], nearest[:, kept - 1], names[:, : neighbours + 1]
+    return Balls(nearest[:, neighbours], nearest[:, kept - 1], names[:, : neighbours + 1].cpu().numpy())
 
 
 def _distances(u: np.ndarray, v: np.ndarray, device: torch.device) -> Iterator[tuple[slice, slice, Tensor]]:

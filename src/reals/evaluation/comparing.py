@@ -33,10 +33,3 @@ def places(where: Bool[Tensor, "r c"]) -> tuple[Int[Tensor, " found"], Int[Tenso
     flat = np.flatnonzero((where.T if turned else where).numpy())
     one, other = (torch.from_numpy(part) for part in np.divmod(flat, where.shape[0 if turned else 1]))
     return (other, one) if turned else (one, other)
-
-
-def counts(where: Bool[Tensor, "r c"], dim: int) -> Int[Tensor, " n"]:
-    """Return how many are true along a dimension, int32."""
-    if where.device.type != "cpu":
-        return where.sum(dim=dim, dtype=torch.int32)
-    return torch.from_numpy(np.add.reduce(where.numpy().view(np.uint8), axis=dim, dtype=np.int32))

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from reals.evaluation.distances import paired_blocks
 from reals.evaluation.float32 import float64_device
-from reals.evaluation.manifold import paired_blocks
 from reals.runtime.progress import progress
 
 Kernel = Callable[[Float[Tensor, "a d"], Float[Tensor, "b d"]], Float[Tensor, "a b"]]

@@ -4,13 +4,14 @@ A sample counts as copied if it is nearer to its nearest training image than tha
 (Alaa et al., 2102.08921, whose authenticity is one minus the share of such samples).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from reals.evaluation.manifold import Nearest, Space, neighbour_radii, tiles
+from reals.evaluation.distances import Space, coarse_pays, tiles
+from reals.evaluation.neighbours import Candidates, nearest_neighbours
 from reals.evaluation.scale import ordinary_scale
 from reals.runtime.progress import progress
 
@@ -51,10 +52,11 @@ def nearest_training(
     training, samples = ordinary_scale(training, samples)
     space = Space.around(training, device)
     with progress("Nearest training images", len(training) + len(samples), "rows") as shown:
-        radii = neighbour_radii(training, 1, space, shown.advance)
-        nearest = Nearest.empty(len(samples), min(_CANDIDATES, len(training)), space.device)
+        own_space = replace(space, coarse=coarse_pays(training, training, device))
+        radii = nearest_neighbours(training, 1, own_space, shown.advance).radii
+        nearest = Candidates.none(len(samples), min(_CANDIDATES, len(training)), space)
         for tile in tiles(samples, training, space, shown.advance):
-            nearest.offer(tile.rows, tile.distances, tile.columns)
+            nearest.offer(tile.rows, tile.distances, tile.columns, tile.error)
     candidates = nearest.indices.cpu().numpy()
     index, squared = np.empty(len(samples), np.int64), np.empty(len(samples))
     for row, known in enumerate(candidates):

@@ -12,12 +12,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
 
-from reals.evaluation import comparing
 from reals.evaluation.adm_distances import adm_membership
+from reals.evaluation.distances import Advance, Space, coarse_pays, tiles
 from reals.evaluation.finite import check_finite
-from reals.evaluation.manifold import Advance, Balls, Space, tiles, within
+from reals.evaluation.pairs import Balls, exactly, near_pairs
 from reals.evaluation.removal import Removals, without_noise
 from reals.evaluation.scale import ordinary_scale
 from reals.runtime.progress import progress
@@ -74,7 +73,8 @@ def precision_recall(
         if arithmetic == "adm_fp16":
             return _result(*adm_membership(reference, samples, neighbours, device, shown.advance))
         reference, samples = ordinary_scale(reference, samples)
-        return _exact(reference, samples, neighbours, Space.around(reference, device), shown.advance)
+        space = Space.around(reference, device, coarse=coarse_pays(reference, samples, device))
+        return _exact(reference, samples, neighbours, space, shown.advance)
 
 
 def _check(reference: np.ndarray, samples: np.ndarray, neighbours: int) -> None:
@@ -89,19 +89,23 @@ def _exact(
 ) -> PrecisionRecall:
     reference_balls = Balls.of(reference, neighbours, space, advance)
     # Distances inside a set do not depend on the origin, their rounding does: samples may lie close together, far away.
-    sample_balls = Balls.of(samples, neighbours, Space.around(samples, space.device), advance)
+    own_space = Space.around(samples, space.device, coarse=space.coarse)
+    sample_balls = Balls.of(samples, neighbours, own_space, advance)
     recall, precision = Removals.of(len(reference), space.device), Removals.of(len(samples), space.device)
     # One pass of distances answers both questions.
     for tile in tiles(reference, samples, space, advance):
         rows, columns = tile.rows, tile.columns
-        found = within(tile, sample_balls, reference, samples, around_items=False, known=recall.counts[rows])
-        recall.add(rows, columns, found, (tile.distances, sample_balls.outer[columns]))
-        found = within(tile, reference_balls, reference, samples, around_items=True, known=precision.counts[columns])
-        precision.add(columns, rows, found.T, (tile.distances.T, reference_balls.outer[rows]))
+        decide = exactly(reference[rows], samples[columns], space)
+        found = near_pairs(tile, sample_balls, decide, around_rows=False, known=recall.counts[rows])
+        recall.add(rows, columns, found)
+        found = near_pairs(tile, reference_balls, decide, around_rows=True, known=precision.counts[columns])
+        precision.add(columns, rows, found)
     return _result(precision, reference_balls.names, recall, sample_balls.names)
 
 
-def _result(precision: Removals, reference_names: Tensor, recall: Removals, sample_names: Tensor) -> PrecisionRecall:
+def _result(
+    precision: Removals, reference_names: np.ndarray, recall: Removals, sample_names: np.ndarray
+) -> PrecisionRecall:
     return PrecisionRecall(
         (precision.counts > 0).cpu().numpy(),
         (recall.counts > 0).cpu().numpy(),
@@ -151,23 +155,23 @@ def density_coverage(
     """
     _check(reference, samples, neighbours)
     reference, samples = ordinary_scale(reference, samples)
-    space = Space.around(reference, device)
+    space = Space.around(reference, device, coarse=coarse_pays(reference, samples, device))
     with progress("Density and coverage", 2 * len(reference), "rows") as shown:
         reference_balls = Balls.of(reference, neighbours, space, shown.advance)
         coverage = Removals.of(len(reference), space.device)
         balls = torch.zeros(len(samples), dtype=torch.int64, device=space.device)
         gained = torch.zeros(len(reference), dtype=torch.int64, device=space.device)
         for tile in tiles(reference, samples, space, shown.advance):
-            inside = within(tile, reference_balls, reference, samples, around_items=True)
-            coverage.add(tile.rows, tile.columns, inside)
-            balls[tile.columns] += comparing.counts(inside, 0)
-            reached = comparing.at_most(tile.distances, reference_balls.outer[tile.rows, None])
-            gained[tile.rows] += comparing.counts(reached, 1)
+            decide = exactly(reference[tile.rows], samples[tile.columns], space)
+            near = near_pairs(tile, reference_balls, decide, around_rows=True)
+            coverage.add(tile.rows, tile.columns, near.turned(), remember=False)
+            balls[tile.columns] += torch.bincount(near.points[near.inside], minlength=tile.distances.shape[1])
+            gained[tile.rows] += torch.bincount(near.balls[~near.inside], minlength=tile.distances.shape[0])
     hits = coverage.counts.cpu().numpy()
     return DensityCoverage(
         balls.cpu().numpy(),
         hits > 0,
-        _density_influence(hits, gained.cpu().numpy() - hits, reference_balls.names.cpu().numpy(), len(samples)),
+        _density_influence(hits, gained.cpu().numpy(), reference_balls.names, len(samples)),
         coverage.influence(len(samples)),
         neighbours,
     )
@@ -184,7 +188,7 @@ def _density_influence(hits: np.ndarray, gained: np.ndarray, names: np.ndarray, 
     """
     gains = np.zeros(len(hits))
     for column in names.T:
-        np.add.at(gains, column, np.maximum(gained, 0))
+        np.add.at(gains, column, gained)
     size = names.shape[1] * samples
     change = (hits - gains) / size
     noise = ((hits + gains) / size**2 - np.square(change) / samples).sum()

@@ -13,13 +13,29 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from reals.evaluation import comparing
-
 DECIDED = 2
 """In how many balls a point must be for it not to matter in how many more it is."""
 
 # Balls remembered for each point that would reach it; points in so many are next to outliers.
 _REMEMBERED = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Points and balls of a tile, numbered from its first ones on; each point is within the ball's outer reach."""
+
+    points: Int[Tensor, " pairs"]
+    balls: Int[Tensor, " pairs"]
+    inside: Bool[Tensor, " pairs"]
+    """Whether it is within the ball itself."""
+
+    def of(self, which: Bool[Tensor, " pairs"] | Int[Tensor, " some"]) -> "Pairs":
+        """Return some of them."""
+        return Pairs(self.points[which], self.balls[which], self.inside[which])
+
+    def turned(self) -> "Pairs":
+        """Return the same with balls in the role of points."""
+        return Pairs(self.balls, self.points, self.inside)
 
 
 @dataclass(eq=False)
@@ -38,40 +54,30 @@ class Removals:
         counts, only, remembered = torch.zeros((3, points), dtype=torch.int32, device=device)
         return cls(counts, only, remembered)
 
-    def add(
-        self,
-        points: slice,
-        balls: slice,
-        inside: Bool[Tensor, "p b"],
-        reach: tuple[Float[Tensor, "p b"], Float[Tensor, " b"]] | None = None,
-    ) -> None:
+    def add(self, points: slice, balls: slice, pairs: Pairs, *, remember: bool = True) -> None:
         """Take in a tile.
 
         Args:
             points: which.
             balls: which.
-            inside: which of the points lie in which of the balls.
-            reach: distances, and how far each ball would reach without one of its neighbours; None for balls that
-                do not depend on the neighbours.
+            pairs: which of these points are near which of these balls.
+            remember: whether balls depend on neighbours, so that it matters which points they would reach.
         """
-        found = comparing.counts(inside, 1)
+        found = torch.bincount(pairs.points[pairs.inside], minlength=points.stop - points.start).int()
         self.counts[points] += found
         counts = self.counts[points]
-        single = ((found == 1) & (counts == 1)).nonzero().squeeze(1)
-        self._only[single + points.start] = (inside[single].int().argmax(dim=1) + balls.start).int()
-        if reach is None:
+        chosen = pairs.of(pairs.inside & ((found == 1) & (counts == 1))[pairs.points])
+        self._only[chosen.points + points.start] = (chosen.balls + balls.start).int()
+        if not remember:
             return
-        reached = comparing.at_most(*reach)
         matters = (counts < DECIDED) & (self._remembered[points] < _REMEMBERED)
-        rows, columns = comparing.places(reached)
-        if len(rows) > _REMEMBERED * len(counts):
-            rows, columns = comparing.places(reached & matters[:, None] & (reached.cumsum(dim=1) <= _REMEMBERED))
-        kept = matters[rows]
-        rows, columns = rows[kept], columns[kept]
-        self._remembered[points] += torch.bincount(rows, minlength=len(counts)).int()
-        self._pairs.append((rows + points.start, columns + balls.start))
+        reached = _first(pairs.of(matters[pairs.points]))
+        self._remembered[points] += torch.bincount(reached.points, minlength=len(counts)).int()
+        self._pairs.append((reached.points + points.start, reached.balls + balls.start))
 
-    def influence(self, balls: int, neighbours: Int[Tensor, "balls k"] | None = None) -> Float[np.ndarray, " balls"]:
+    def influence(
+        self, balls: int, neighbours: Int[np.ndarray, "balls k"] | None = None
+    ) -> Float[np.ndarray, " balls"]:
         """Return how the share of points in some ball moves with the weight of each ball's centre.
 
         Args:
@@ -82,7 +88,7 @@ class Removals:
         saved = np.zeros(len(counts), dtype=bool)
         gained = np.zeros(balls)
         if neighbours is not None and self._pairs:
-            points, items = self._kept_by_reach(neighbours.cpu().numpy())
+            points, items = self._kept_by_reach(neighbours)
             gained += np.bincount(items[counts[points] == 0], minlength=balls)
             saved[points[(counts[points] == 1) & (only[points] == items)]] = True
         lost = np.bincount(only[(counts == 1) & ~saved], minlength=balls)
@@ -102,6 +108,16 @@ class Removals:
         other = items != balls[:, None]
         together = np.unique((points[:, None] * len(neighbours) + items)[other])
         return together // len(neighbours), together % len(neighbours)
+
+
+def _first(pairs: Pairs) -> Pairs:
+    """Return at most ``_REMEMBERED`` pairs of each point."""
+    counts = torch.bincount(pairs.points)
+    if len(counts) == 0 or int(counts.max()) <= _REMEMBERED:
+        return pairs
+    order = pairs.points.argsort(stable=True)
+    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[pairs.points[order]]
+    return pairs.of(order[rank < _REMEMBERED])
 
 
 def without_noise(change: Float[np.ndarray, " n"], noise: float) -> Float[np.ndarray, " n"]:
