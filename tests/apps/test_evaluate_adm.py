@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +11,17 @@ import pytest
 from PIL import Image
 
 from reals.apps.evaluate import evaluate
+from reals.apps.evaluation_request import Extras
 from reals.apps.evaluation_table import render
 from reals.cli.main import _dispatch
 from reals.cli.measures import verify
 from reals.evaluation.frechet import frechet_distance, gaussian_statistics
+from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.inception_score import inception_score
 from reals.evaluation.precision_recall import precision_recall
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, save_state, write_json
+from tests.apps.test_evaluate import QuadrantMeans
 from tests.evaluation.cheap_inception import CheapInception
 from tests.evaluation.seeded_inception import seeded_weights
 
@@ -144,6 +149,33 @@ def test_features_are_computed_once_for_the_same_pixels(sets: dict[str, str], tm
         file.write_bytes(file.read_bytes()[:1000])
     assert evaluate(sets["reference"], sets["samples"], network=network, replicates=5, cache=cache) == first
     assert network.seen == 140
+
+
+def test_images_are_read_once_where_all_features_are_known(
+    sets: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, blocks = Counter(), ImageSet.blocks
+
+    def watch(images: ImageSet, *arguments: int) -> Iterator[np.ndarray]:
+        for block in blocks(images, *arguments):
+            read[Path(images.location).stem] += len(block)
+            yield block
+
+    monkeypatch.setattr(ImageSet, "blocks", watch)
+    counts = {"reference": 30, "samples": 40, "better": 40}
+    # Once for the name in the cache, which the pixels decide, and once by each network that does not know them.
+    for times in (3, 1):
+        read.clear()
+        evaluate(
+            sets["reference"],
+            sets["samples"],
+            baseline=sets["better"],
+            network=CheapInception(),
+            extras=Extras(others=(QuadrantMeans(),)),
+            replicates=5,
+            cache=tmp_path / "cache",
+        )
+        assert read == {name: times * count for name, count in counts.items()}
 
 
 def test_features_that_are_not_finite_are_one_line(sets: dict[str, str]) -> None:

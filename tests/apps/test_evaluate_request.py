@@ -14,6 +14,7 @@ from reals.apps.evaluation_table import render
 from reals.cli.main import _dispatch
 from reals.evaluation.extras import clip_distance
 from reals.evaluation.foundation import network_name
+from reals.evaluation.image_sets import NpzImages
 from reals.evaluation.measures import Settings
 from reals.evaluation.protocol import differences
 from reals.runtime.errors import UserError
@@ -73,6 +74,24 @@ def test_classes_are_matched_by_name(tmp_path: Path) -> None:
     assert "has a class 'cow', which" in refused(photos, cow, extras=extras)
     floats = batch(tmp_path / "floats.npz", 18, arr_1=np.zeros(18))
     assert "an integer for each image under 'arr_1'" in refused(photos, floats, extras=extras)
+
+
+def test_labels_are_read_once_for_each_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference, samples, baseline = (
+        batch(tmp_path / f"{name}.npz", 12, seed, arr_1=np.arange(12) % 2)
+        for seed, name in enumerate(("reference", "samples", "baseline"))
+    )
+    read, labels = [], NpzImages.labels
+
+    def watch(images: NpzImages) -> np.ndarray | None:
+        read.append(Path(images.location).stem)
+        return labels(images)
+
+    monkeypatch.setattr(NpzImages, "labels", watch)
+    asked: dict[str, Any] = {"network": QuadrantMeans(), "replicates": 5, "extras": Extras(per_class=True)}
+    result = evaluate(reference, samples, baseline=baseline, **asked)
+    assert len(result["per_class"]) == len(result["baseline"]["per_class"]) == 2
+    assert read == ["reference", "samples", "reference", "baseline"]
 
 
 def test_a_baseline_that_verify_would_refuse_gets_no_verdict(tmp_path: Path) -> None:

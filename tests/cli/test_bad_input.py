@@ -177,6 +177,7 @@ def test_a_file_in_the_way_is_left_alone(inside: str, tmp_path: Path, photos: Pa
     assert refused("encode", "--recipe", "debug", "--data", photos, "--autoencoder", "x/y", "--out", out) == message
     placed = f"{file}: is a file; give a path below a directory as --out"
     assert refused("evaluate", photos, photos, "--out", out / "result.json") == placed
+    assert refused("sample", "--generator", "x", "--autoencoder", "y", "--out", out / "samples.npz") == placed
     assert file.read_bytes() == b"hello"
 
 

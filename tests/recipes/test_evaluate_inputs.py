@@ -12,6 +12,7 @@ from PIL import Image
 from reals.data.crop import centre_crop
 from reals.latents.codec import LatentCodec
 from reals.models.transformer import TransformerConfig
+from reals.recipes import sampling
 from reals.recipes.generator import GeneratorCard, save_generator
 from reals.runtime.io import load_tensors, read_json, save_tensors, write_json
 from tests.apps import exchanged
@@ -122,7 +123,11 @@ def trained(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_generator_makes_the_samples_that_reals_sample_makes(
-    tmp_path: Path, reference: Path, trained: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    reference: Path,
+    trained: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     generator, autoencoder = trained
     asked = ("--autoencoder", autoencoder, "--count", 6, "--seed", 3)
@@ -139,8 +144,14 @@ def test_a_generator_makes_the_samples_that_reals_sample_makes(
     assert found["protocol"]["samples"]["location"] == str(kept)
     # A second evaluation samples nothing; without a cache samples are made anew and nothing is kept or taken away.
     capsys.readouterr()
-    assert reals(*command) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "load_generator", lambda *_: pytest.fail("the generator is not needed"))
+        assert reals(*command) == 0
     assert f"{kept}: already there" in capsys.readouterr().err
+    # A call that was killed before it had tidied up.
+    kept.with_suffix(".partial").mkdir()
+    assert reals(*command) == 0
+    assert not kept.with_suffix(".partial").exists()
     before = sorted((tmp_path / "cache" / "samples").iterdir())
     assert reals(*command, "--cache", "False") == 0
     assert read_json(tmp_path / "found.json")["metrics"] == expected["metrics"]

@@ -8,7 +8,7 @@ import pytest
 
 from reals.recipes import workspace
 from reals.recipes.presets import preset
-from reals.recipes.workspace import RunDirectory, refuse_file, timed
+from reals.recipes.workspace import RunDirectory, timed
 from reals.runtime.errors import UserError
 from reals.runtime.io import read_json, write_json
 
@@ -83,7 +83,7 @@ def test_files_of_others_are_not_a_run(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not empty and not a run of reals"):
         RunDirectory(tmp_path).claim("photos", RECIPE)
     with pytest.raises(UserError, match=r"thesis\.txt: is a file"):
-        refuse_file(tmp_path / "thesis.txt" / "chapter" / "run")
+        RunDirectory(tmp_path / "thesis.txt" / "chapter" / "run").claim("photos", RECIPE)
     write_json(tmp_path / "run.json", ["of", "another", "program"])
     with pytest.raises(UserError, match="holds another run"):
         RunDirectory(tmp_path).claim("photos", RECIPE)

@@ -10,10 +10,12 @@ from reals.runtime.errors import UserError
 from reals.runtime.io import (
     atomic_directory,
     atomic_path,
+    check_writable,
     load_state,
     load_tensors,
     read_json,
     refuse_existing,
+    refuse_file,
     remove_leftovers,
     save_state,
     save_tensors,
@@ -208,6 +210,19 @@ def test_only_a_free_place_becomes_a_directory(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="file: is a file; give a directory as --out"):
             refuse_existing(tmp_path / "full" / place)
     assert names(tmp_path) == ["empty", "full"]
+
+
+def test_a_file_in_the_way_of_a_directory_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write_text(tmp_path / "full" / "file", "x")
+    assert refuse_file(tmp_path / "full" / "far" / "below") == refuse_file(tmp_path / "full") == tmp_path / "full"
+    with pytest.raises(UserError, match="file: is a file; give another --cache"):
+        refuse_file(tmp_path / "full" / "file" / "below", "give another --cache")
+    with pytest.raises(UserError, match="file: is a file; give a path below a directory as --out"):
+        check_writable(tmp_path / "full" / "file" / "far" / "below", "--out")
+    with pytest.raises(UserError, match="full: is a directory; give a file as --out"):
+        check_writable(tmp_path / "full", "--out")
+    check_writable(tmp_path / "full" / "far" / "below", "--out")
+    assert names(tmp_path / "full") == ["file"]
 
 
 def test_sha256_of_a_file(tmp_path: Path) -> None:

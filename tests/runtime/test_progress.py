@@ -54,7 +54,18 @@ def test_a_log_has_a_line_every_ten_seconds(clock: Clock, capsys: pytest.Capture
             clock.now += 1.0
             shown.advance()
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split()[1] for line in lines] == ["10/30", "20/30", "30/30", "30/30"]
+    assert [line.split()[1] for line in lines] == ["10/30", "20/30", "30/30"]
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(9.0, ["0:10"]), (15.0, ["0:10", "0:25"])])
+def test_a_last_line_is_repeated_only_where_it_has_aged(
+    seconds: float, told: list[str], clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress("Work", 3, "rows") as shown:
+        clock.now += 10.0
+        shown.advance(3)
+        clock.now += seconds
+    assert [line.split(" · ")[-1] for line in capsys.readouterr().err.splitlines()] == told
 
 
 def test_quick_work_is_not_mentioned(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:

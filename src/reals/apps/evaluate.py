@@ -10,7 +10,7 @@ import torch
 from reals.apps.evaluation_request import Extras, check_request, label_protocol, provenance
 from reals.apps.grid import image_grid, save_png
 from reals.evaluation.bootstrap import REPLICATES, Estimate, compare
-from reals.evaluation.classes import matched_classes
+from reals.evaluation.classes import MatchedClasses
 from reals.evaluation.extras import clip_distance, copied_share, kernel_distance, more_estimates, per_class_distances
 from reals.evaluation.feature_cache import features_of
 from reals.evaluation.foundation import ClipFeatures
@@ -98,7 +98,7 @@ def evaluate(
     locations = {"reference": reference, "samples": samples} | ({} if baseline is None else {"baseline": baseline})
     with main_first():
         sets = {role: open_images(location, size) for role, location in locations.items()}
-        check_request(sets, extras, replicates=replicates, output=output)
+        classes = check_request(sets, extras, replicates=replicates, output=output)
         if network is None:
             network = lite_features(min(sets["reference"].height, sets["reference"].width), device)
         # Now, because a damaged file should be found before minutes of work.
@@ -109,7 +109,8 @@ def evaluate(
         # The others are done: they would outwait the time that a collective operation may take.
         return {}
     subjects = {
-        role: _subject(images, networks, features.pop(role), stored[role], labels) for role, images in sets.items()
+        role: _subject(images, networks, features.pop(role), stored[role], labels, classes.get(role))
+        for role, images in sets.items()
     }
     result = seal(_evaluate(subjects, networks, settings, extras))
     if output is not None:
@@ -129,13 +130,14 @@ def _subject(
     features: Sequence[np.ndarray],
     stored: StoredStatistics | None,
     labels: str | None,
+    classes: MatchedClasses | None,
 ) -> Subject:
     try:
         judged = tuple(judge(some, network, stored) for some, network in zip(features, networks, strict=True))
     except ValueError as error:
         raise UserError(f"{images.location}: {error}") from None
     made = provenance(images.location)
-    return Subject(images, labels or label_protocol(made), made, stored, judged)
+    return Subject(images, labels or label_protocol(made), made, stored, judged, classes)
 
 
 def _evaluate(
@@ -212,8 +214,7 @@ def _sections(
     warnings: list[str] = []
     for role, estimates in arms.items():
         samples = subjects[role]
-        if extras.per_class:
-            classes = matched_classes(reference.images, samples.images)
+        if (classes := samples.classes) is not None:
             ranked = per_class_distances(reference.judged[0], samples.judged[0], classes, settings)
             sections[role]["per_class"] = ranked.distances
             cautions = (*(() if classes.caution is None else (classes.caution,)), *ranked.cautions)

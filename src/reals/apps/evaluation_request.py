@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reals.evaluation.classes import class_labels, matched_classes
+from reals.evaluation.classes import MatchedClasses, class_labels, matched_classes
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.networks import FeatureNetwork
 from reals.evaluation.paired import ImageDistance, check_pairs
@@ -36,8 +36,10 @@ class Extras:
     ``cmmd/…`` alone."""
 
 
-def check_request(sets: Mapping[str, ImageSet], extras: Extras, *, replicates: int, output: Path | None) -> None:
-    """Look for mistakes in what is asked for.
+def check_request(
+    sets: Mapping[str, ImageSet], extras: Extras, *, replicates: int, output: Path | None
+) -> dict[str, MatchedClasses]:
+    """Look for mistakes in what is asked for; return the classes, if asked for, of every role but the reference.
 
     Args:
         sets: by role; "reference", and "samples" and "baseline" as far as they exist already.
@@ -61,16 +63,23 @@ def check_request(sets: Mapping[str, ImageSet], extras: Extras, *, replicates: i
     smaller = min(sets["reference"].height, sets["reference"].width)
     if extras.lpips is not None and smaller < _SMALLEST_FOR_LPIPS:
         raise UserError(f"--lpips needs images of at least {_SMALLEST_FOR_LPIPS} pixels, not {smaller}; leave it out")
-    if extras.per_class:
-        class_labels(sets["reference"])
-        for role in sets.keys() - {"reference"}:
-            matched_classes(sets["reference"], sets[role])
+    classes = _matched(sets) if extras.per_class else {}
     for flag, path in (("--out", output), ("--nearest", extras.nearest)):
         if path is not None:
             check_writable(path, flag)
             _check_overwritten(path, flag, sets)
     if output is not None and output.exists():
         _check_earlier_result(output)
+    return classes
+
+
+def _matched(sets: Mapping[str, ImageSet]) -> dict[str, MatchedClasses]:
+    reference = sets["reference"]
+    matched = {role: matched_classes(reference, images) for role, images in sets.items() if role != "reference"}
+    if not matched:
+        # The samples are still to be made.
+        class_labels(reference)
+    return matched
 
 
 def _check_overwritten(path: Path, flag: str, sets: Mapping[str, ImageSet]) -> None:

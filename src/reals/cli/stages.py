@@ -29,8 +29,9 @@ from reals.recipes.stage_one import (
 )
 from reals.recipes.stage_two import encode_store, open_latents, train_generator
 from reals.recipes.variants import LABELS, SOLVERS, pick, with_diffusion, with_last_step
-from reals.recipes.workspace import RunDirectory, refuse_file
+from reals.recipes.workspace import RunDirectory
 from reals.runtime.errors import UserError
+from reals.runtime.io import refuse_file
 from reals.runtime.pixels import Rounding
 from reals.runtime.progress import say
 from reals.training.config import Precision
@@ -220,7 +221,7 @@ def sample(arguments: Sequence[str]) -> None:
     labels = pick("--labels", protocol, LABELS)
     parsed = parse(SampleArguments, rest, verb="sample", solver=solver, labels=labels)
     device = prepare_process()
-    refuse_file(parsed.out.parent)
+    refuse_file(parsed.out.parent, "give a path below a directory as --out")
     output = sample_images(
         parsed.config(),
         parsed.generator,

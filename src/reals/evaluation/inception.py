@@ -64,4 +64,6 @@ def spatial_features(features: Float[np.ndarray, "n 4071"]) -> Float[np.ndarray,
 def inception_features(weights: str, sha256: str | None, device: torch.device | str = "cpu") -> InceptionFeatures:
     """Load the network; ``weights`` and ``sha256`` as in :class:`reals.models.inception.Inception`."""
     network = Inception(weights=weights, sha256=sha256).build(device)
-    return InceptionFeatures(network, device, published=sha256_file(fetch(weights)) == INCEPTION_SHA256)
+    # A hash that was asked for is the file's by now.
+    found = sha256_file(fetch(weights)) if sha256 is None else sha256.lower()
+    return InceptionFeatures(network, device, published=found == INCEPTION_SHA256)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reals.evaluation.classes import MatchedClasses
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.inception import InceptionFeatures
 from reals.evaluation.inception_score import CHUNK
@@ -32,6 +33,8 @@ class Subject:
     """What FID's network takes for the statistics of its images."""
     judged: tuple[Judged, ...]
     """By each network, the one that names no metric first."""
+    classes: MatchedClasses | None = None
+    """Those of its images and of the reference's, where they are asked for."""
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies it, for the protocol."""

@@ -30,10 +30,9 @@ from reals.recipes.comparison import versions
 from reals.recipes.data import decode_photos, open_photos
 from reals.recipes.schema import DataConfig
 from reals.recipes.spaces import Photos, Space, check_fit, find_photos, find_spaces
-from reals.recipes.workspace import refuse_file
 from reals.runtime import interrupt
 from reals.runtime.errors import UserError
-from reals.runtime.io import read_json, remove_leftovers, sha256_file, write_json
+from reals.runtime.io import read_json, refuse_file, remove_leftovers, sha256_file, write_json
 from reals.runtime.progress import say
 
 FORMAT = 1

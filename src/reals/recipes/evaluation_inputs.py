@@ -17,7 +17,7 @@ from reals.diffusion.gaussian import DDPM
 from reals.diffusion.solvers import Euler
 from reals.evaluation.image_sets import ImageSet
 from reals.evaluation.precision_recall import NEIGHBOURS
-from reals.evaluation.shared_extraction import main_first, main_tells
+from reals.evaluation.shared_extraction import main_first, main_says, main_tells
 from reals.latents.codec import LatentCodec
 from reals.recipes.generator import GeneratorCard, is_gaussian
 from reals.recipes.sampling import sample_images
@@ -122,9 +122,18 @@ def _samples(trained: TrainedGenerator, directory: Path, *, count: int, seed: in
     say(f"samples: {count} of {generator} in {output}")
     # The other processes of this launch wait for the main one where sampling begins.
     with FileLock(directory / f".{name}.lock") if dist.is_main() else nullcontext():
+        if main_says(_finished(output)):
+            say(f"{output}: already there")
+            return output
         return sample_images(
             config, generator, trained.autoencoder, _UNGUIDED, output, seed=seed, precision=_PRECISION, device=device
         )
+
+
+def _finished(output: Path) -> bool:
+    """Return whether samples are whole; what their card would say of them decides their name, without any network."""
+    card, leftovers = output.with_suffix(".json"), output.with_suffix(".partial")
+    return output.exists() and card.exists() and not leftovers.exists()
 
 
 def _check(trained: TrainedGenerator, reference: ImageSet) -> None:

@@ -13,7 +13,7 @@ from reals.recipes.schema import Recipe
 from reals.runtime import dist
 from reals.runtime.config import from_dict, to_dict
 from reals.runtime.errors import UserError
-from reals.runtime.io import read_json, remove_leftovers, write_json
+from reals.runtime.io import read_json, refuse_file, remove_leftovers, write_json
 
 # A killed stage loses at most this much of its time's record.
 _HEARTBEAT_SECONDS = 5.0
@@ -170,19 +170,6 @@ class RunDirectory:
             except OSError as error:
                 raise UserError(f"{self.path}: cannot be written ({error.strerror}); give another --out") from None
         dist.barrier()
-
-
-def refuse_file(directory: Path) -> None:
-    """Check that something can be written below ``directory`` as far as files in its way are concerned.
-
-    Raises:
-        UserError: it, or something above it, is a file.
-    """
-    for path in (directory, *directory.parents):
-        if path.exists():
-            if not path.is_dir():
-                raise UserError(f"{path}: is a file; give a directory as --out")
-            return
 
 
 def _description(location: str, recipe: Recipe) -> dict[str, Any]:

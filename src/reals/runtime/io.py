@@ -62,15 +62,21 @@ def refuse_existing(path: Path) -> None:
     Raises:
         UserError: something is there, or a file lies where a directory above it would be.
     """
-    if path.is_dir():
-        if any(path.iterdir()):
-            raise UserError(f"{path}: exists already; give another --out")
-        return
-    for place in (path, *path.parents):
-        if place.is_dir():
-            return
-        if place.exists():
-            raise UserError(f"{place}: is a file; give a directory as --out")
+    if path.is_dir() and any(path.iterdir()):
+        raise UserError(f"{path}: exists already; give another --out")
+    refuse_file(path)
+
+
+def refuse_file(directory: Path, advice: str = "give a directory as --out") -> Path:
+    """Check that no file is in the way of a directory; return it, or the nearest above it that exists.
+
+    Raises:
+        UserError: it, or something above it, is a file; the message ends in ``advice``.
+    """
+    place = next(place for place in (directory, *directory.parents) if place.exists())
+    if not place.is_dir():
+        raise UserError(f"{place}: is a file; {advice}")
+    return place
 
 
 def check_writable(path: Path, flag: str) -> None:
@@ -81,9 +87,7 @@ def check_writable(path: Path, flag: str) -> None:
     """
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give a file as {flag}")
-    place = next(place for place in path.absolute().parents if place.exists())
-    if not place.is_dir():
-        raise UserError(f"{place}: is a file; give a path below a directory as {flag}")
+    place = refuse_file(path.absolute().parent, f"give a path below a directory as {flag}")
     try:
         tempfile.TemporaryFile(dir=place).close()
     except OSError as error:

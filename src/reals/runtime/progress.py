@@ -33,6 +33,11 @@ class Progress:
         self.note = self.note if note is None else note
 
     @property
+    def told(self) -> bool:
+        """Whether a line that was just written says what :meth:`line` would."""
+        return False
+
+    @property
     def elapsed(self) -> float:
         """Seconds since the work was started or resumed."""
         return time.monotonic() - self._started
@@ -54,11 +59,17 @@ class Progress:
 
 
 class _LogProgress(Progress):
+    _told_of = -1
+
     def advance(self, count: int = 1, note: str | None = None) -> None:
         super().advance(count, note)
         if time.monotonic() - self._shown >= _LOG_INTERVAL_SECONDS:
-            self._shown = time.monotonic()
+            self._shown, self._told_of = time.monotonic(), self.done
             say(self.line())
+
+    @property
+    def told(self) -> bool:
+        return self._told_of == self.done and time.monotonic() - self._shown < _LOG_INTERVAL_SECONDS
 
 
 class _TerminalProgress(Progress):
@@ -99,7 +110,7 @@ def progress(description: str, total: int, unit: str, done: int = 0) -> Iterator
         if terminal:
             sys.stderr.write("\r\x1b[2K")
             sys.stderr.flush()
-    if shown.elapsed >= _WORTH_TELLING_SECONDS:
+    if shown.elapsed >= _WORTH_TELLING_SECONDS and not shown.told:
         say(shown.line())
 
 
