@@ -21,8 +21,8 @@ SUBSETS = 15
 """Points of the line."""
 
 # The bias has a term in one over the number squared, too, which bends the line and puts the intercept too low: by 3 %
-# of the distance's own bias at 10 samples a dimension, by 6 % at 5. Subsets of a quarter bend it twice as much, for
-# intercepts that vary about as much.
+# of the distance's own bias at 10 samples a dimension, by 7 % at 4.8 (benchmarks/fid_infinity_bias.py). Subsets of a
+# quarter bend it twice as much, for intercepts that vary about as much.
 _SMALLEST_SHARE = 0.5
 _SMALLEST_PER_DIMENSION = 2.4
 # Hashed at once.
