@@ -122,6 +122,26 @@ def test_paired_sets_are_resampled_together() -> None:
     assert frechet_estimate(apart, together).replicates.min() > 1e-3
 
 
+def test_replicates_wait_for_no_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another program has a core, each of a decomposition's thousands of small steps would wait for it."""
+    threads, distance = [], frechet.frechet_distance
+
+    def watch(a: GaussianStatistics, b: GaussianStatistics) -> float:
+        threads.append(torch.get_num_threads())
+        return distance(a, b)
+
+    monkeypatch.setattr(frechet, "frechet_distance", watch)
+    resampled = ResampledGaussians.fit(np.random.default_rng(0).normal(size=(30, 3)), replicates=4)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        frechet_estimate(resampled, resampled)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert threads == [1] * 5
+
+
 def test_errors_name_the_cause() -> None:
     small = gaussian_statistics(np.random.default_rng(0).normal(size=(5, 2)))
     with pytest.raises(ValueError, match="two rows"):
