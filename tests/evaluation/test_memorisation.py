@@ -40,3 +40,22 @@ def test_duplicates_in_the_training_set_hide_no_copy() -> None:
     found = nearest_training(training, np.array([[1.0, 0, 0, 0], [0.5, 0.5, 0.5, 0.5]]))
     assert found.ratio.tolist() == [0.0, np.inf]
     assert found.copied.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-3, 1e-5, 0.0])
+def test_nearest_of_many_images_that_are_alike_is_found(spread: float) -> None:
+    """Their distances are below float32's rounding, some below float64's."""
+    rng = np.random.default_rng(0)
+    middle, others = rng.normal(size=16) * 10, rng.normal(size=(50, 16)) * 10
+
+    def alike(count: int) -> np.ndarray:
+        return (middle + spread * rng.normal(size=(count, 16))).astype(np.float32)
+
+    training, samples = np.concatenate([others.astype(np.float32), alike(40)]), alike(30)
+    found = nearest_training(training, samples)
+    squared = np.square(samples[:, None].astype(np.float64) - training).sum(-1)
+    own = np.square(training[:, None].astype(np.float64) - training).sum(-1)
+    np.fill_diagonal(own, np.inf)
+    assert np.array_equal(np.take_along_axis(squared, found.index[:, None], axis=1)[:, 0], squared.min(1))
+    if spread > 0:
+        np.testing.assert_allclose(found.ratio, squared.min(1) / own.min(1)[found.index], rtol=1e-12)

@@ -107,3 +107,31 @@ def test_rows_that_float64_tiles_cannot_settle_are_computed_in_bounded_blocks(
     expected = np.sort(np.square(items[:, None] - items[None]).sum(-1), axis=1)[:, 9]
     assert np.array_equal(radii, expected)
     assert max(sizes) <= most
+
+
+def _last_digits(count: int, seed: int = 1) -> np.ndarray:
+    """Return what a network might make of two images in many batches: of both each version several times."""
+    rng = np.random.default_rng(seed)
+    items = np.repeat(np.random.default_rng(0).normal(size=(2, 16)).astype(np.float32), count // 2, axis=0)
+    turned = np.arange(count), rng.integers(0, 16, count)
+    items[turned] = np.nextafter(items[turned], np.float32(np.inf))
+    return items
+
+
+@pytest.mark.parametrize("coarse", [False, True])
+def test_copies_in_tight_clusters_need_few_exact_rows(coarse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More copies than neighbours are at no distance, so that a cluster's extent is not a neighbour's distance."""
+    round_products(monkeypatch)
+    items, rows, by_rows = _last_digits(400), [], neighbours._exact_rows
+
+    def watch(items: np.ndarray, some: np.ndarray, device: torch.device) -> object:
+        rows.append(len(some))
+        return by_rows(items, some, device)
+
+    monkeypatch.setattr(neighbours, "_exact_rows", watch)
+    found = _found(items, 3, coarse=coarse)
+    assert sum(rows) <= 8
+    squared = np.square(items[:, None].astype(np.float64) - items).sum(-1)
+    np.fill_diagonal(squared, np.inf)
+    assert np.array_equal(found.radii, np.sort(squared, axis=1)[:, 2])
+    assert np.array_equal(found.outer, np.sort(squared, axis=1)[:, 3])

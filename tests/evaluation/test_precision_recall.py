@@ -259,6 +259,29 @@ def test_features_of_any_size_are_compared(size: float) -> None:
     assert np.array_equal(ratios[0], ratios[1])
 
 
+@pytest.mark.usefixtures("_products")
+@pytest.mark.parametrize("kind", ["one large feature", "one large item", "halves"])
+def test_small_features_beside_large_ones_are_compared(kind: str) -> None:
+    """Their squares underflow in float32, or its numbers do once the large ones are made ordinary; halves overflow."""
+    rng = np.random.default_rng(0)
+    reference, samples = (rng.normal(size=(50, 4)).astype(np.float32) * np.float32(2.0**-80) for _ in range(2))
+    expected = precision_recall(reference, samples)
+    assert 0 < expected.precision < 1
+    if kind == "one large feature":
+        reference, samples = (
+            np.concatenate([np.ones((50, 1), np.float32), some], axis=1) for some in (reference, samples)
+        )
+    if kind == "one large item":
+        scattered = np.full((1, 4), 2.0**60, np.float32)
+        reference = np.concatenate([reference, scattered])
+    if kind == "halves":
+        reference, samples = (np.ldexp(some, 94).astype(np.float16) for some in (reference, samples))
+    found = precision_recall(reference, samples)
+    sample_inside, reference_inside = _by_hand(reference.astype(np.float64), samples.astype(np.float64), 3)
+    assert np.array_equal(found.sample_inside, sample_inside)
+    assert np.array_equal(found.reference_inside, reference_inside)
+
+
 def test_five_neighbours_make_density_and_coverage() -> None:
     rng = np.random.default_rng(0)
     reference, samples = rng.normal(size=(40, 3)), rng.normal(size=(30, 3))

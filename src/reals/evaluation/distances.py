@@ -5,16 +5,18 @@ by sums of squared differences in float64, which are exact for ties and equal it
 but time: where few pairs are open, products of bfloat16 numbers are as good as any.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from reals.evaluation.float32 import coarse_products, coarse_products_are_faster, float64_device, true_float32
+from reals.evaluation.float32 import ALONE, coarse_products, coarse_products_are_faster, float64_device, true_float32
+from reals.evaluation.grid import sums_are_exact, unit_of
 from reals.evaluation.slices import slices
 from reals.runtime import interrupt
 
@@ -34,6 +36,39 @@ _WORTH_MEASURING = 1e10
 
 
 @dataclass(frozen=True, eq=False)
+class Sizes:
+    """What the error of centred items' distances depends on."""
+
+    squared_norms: Float[Tensor, " n"]
+    largest: float
+    """Of the squared norms."""
+    rounding: float
+    """Bound on the error of a distance, over the sum of two squared norms."""
+    lost: float = 0.0
+    """The largest norm of what coarse products lose of an item by rounding it."""
+    underflow: float = 0.0
+    """What a sum of products may lose to numbers too small for the arithmetic."""
+
+    def bound(self, other: "Sizes", square: float | Tensor, other_square: float | Tensor) -> float | Tensor:
+        """Return how wrong distances may be between some of these and some others, given their squared norms."""
+        underflow = max(self.underflow, other.underflow)
+        # (u + e)(v + f) - uv, by Cauchy and Schwarz. What rounding loses is known, and a quarter of what it might.
+        norm, other_norm = (square + underflow) ** 0.5, (other_square + underflow) ** 0.5
+        lost = norm * other.lost + other_norm * self.lost + self.lost * other.lost
+        return (self.rounding * (square + other_square) + 2.0 * lost) * (1 + 1e-3) + 8.0 * underflow
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Centred items on the device."""
+
+    items: Float[Tensor, "n d"]
+    sizes: Sizes
+    unit: float = 0.0
+    """What all numbers are multiples of, where that makes float64 sums exact; else 0."""
+
+
+@dataclass(frozen=True, eq=False)
 class Tile:
     """Approximate squared distances of some items to some centres."""
 
@@ -42,18 +77,15 @@ class Tile:
     distances: Float[Tensor, "r c"]
     error: float
     """Bound on the error of each distance, and of a threshold rounded to float32."""
+    sizes: tuple[Sizes, Sizes] | None = None
+    """Of the items and the centres; None of a tile without error."""
 
-
-@dataclass(frozen=True, eq=False)
-class Placed:
-    """Centred items on the device."""
-
-    items: Float[Tensor, "n d"]
-    squared_norms: Float[Tensor, " n"]
-    largest: float
-    """Of the norms."""
-    lost: float
-    """The largest norm of what coarse products lose of an item by rounding it."""
+    def errors(self, rows: Int[Tensor, " p"], columns: Int[Tensor, " p"]) -> Float[Tensor, " p"] | float:
+        """Return the same bound for some pairs: smaller, where another item of the tile lies far away."""
+        if self.sizes is None:
+            return self.error
+        one, other = self.sizes
+        return one.bound(other, one.squared_norms[rows], other.squared_norms[columns])
 
 
 @dataclass(frozen=True)
@@ -69,7 +101,7 @@ class Space:
     @classmethod
     def around(cls, items: Float[np.ndarray, "n d"], device: torch.device | str, *, coarse: bool = False) -> "Space":
         """Centre on the mean of ``items``."""
-        origin = items.mean(axis=0, dtype=np.float64).astype(items.dtype)
+        origin = items.mean(axis=0, dtype=np.float64).astype(np.result_type(items, np.float32))
         return cls(origin, torch.device(device), coarse=coarse)
 
     def finer(self) -> "Space | None":
@@ -82,27 +114,37 @@ class Space:
 
     def place(self, items: Float[np.ndarray, "n d"]) -> Placed:
         """Return items as they are computed with."""
-        if self.dtype == torch.float64:
-            items = items.astype(np.float64, copy=False)
-        centred = torch.from_numpy(items - self.origin).to(self.dtype).to(self.device)
-        norms = torch.linalg.vector_norm(centred, dim=1)
+        # Halves and whole numbers have no arithmetic of their own that would do.
+        wide = np.float64 if self.dtype == torch.float64 else np.result_type(items, self.origin, np.float32)
+        centred = torch.from_numpy(np.subtract(items, self.origin, dtype=wide)).to(self.dtype).to(self.device)
+        squares = self._squared_norms(centred)
+        largest = float(squares.max())
+        tiny = 0.0 if largest == 0 and not centred.any() else torch.finfo(self.dtype).tiny * (len(self.origin) + 1)
+        # A dot product's worst case is one rounding per dimension, a norm's as well; the rest is room for the sums and
+        # the centring.
+        rounding = (2 * len(self.origin) + 20) * torch.finfo(self.dtype).eps / 2
         lost = 0.0
         if self.coarse:
-            lost = float(torch.linalg.vector_norm(centred - centred.bfloat16(), dim=1).max())
-        return Placed(centred, norms.square(), float(norms.max()), lost)
+            lost = math.hypot(float(torch.linalg.vector_norm(centred - centred.bfloat16(), dim=1).max()), tiny**0.5)
+        unit = unit_of(items, self.origin, largest) if self.dtype == torch.float64 else 0.0
+        return Placed(centred, Sizes(squares, largest, rounding, lost, tiny), unit)
+
+    def _squared_norms(self, centred: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        if self.dtype == torch.float64:
+            # No root, which would round what is exact on a grid.
+            return centred.square().sum(dim=1)
+        return torch.linalg.vector_norm(centred, dim=1).square()
 
     def tile(self, items: Placed, centres: Placed, rows: slice, columns: slice) -> Tile:
         """Return the distances of placed items to placed centres."""
-        distances = items.squared_norms[:, None] + centres.squared_norms
-        with coarse_products() if self.coarse else true_float32():
+        one, other = items.sizes, centres.sizes
+        distances = one.squared_norms[:, None] + other.squared_norms
+        with ALONE, coarse_products() if self.coarse else true_float32():
             distances.addmm_(items.items, centres.items.T, alpha=-2.0)
-        # A dot product's worst case is one rounding per dimension, a norm's as well; the rest is room for the sums and
-        # the centring.
-        rounding = (2 * len(self.origin) + 16) * torch.finfo(self.dtype).eps / 2
-        error = rounding * (items.largest**2 + centres.largest**2)
-        # (u + e)(v + f) - uv, by Cauchy and Schwarz. What rounding loses is known, and a quarter of what it might.
-        lost = items.largest * centres.lost + items.lost * centres.largest + items.lost * centres.lost
-        return Tile(rows, columns, distances, error + 2.0 * lost * (1 + 1e-3))
+        if sums_are_exact(min(items.unit, centres.unit), one.largest, other.largest):
+            return Tile(rows, columns, distances, error=0.0)
+        error = float(one.bound(other, one.largest, other.largest))
+        return Tile(rows, columns, distances, error, (one, other))
 
 
 def coarse_pays(one: Float[np.ndarray, "n d"], other: Float[np.ndarray, "m d"], device: torch.device | str) -> bool:

@@ -5,14 +5,17 @@ A sample counts as copied if it is nearer to its nearest training image than tha
 """
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from reals.evaluation.distances import Space, coarse_pays, tiles
-from reals.evaluation.neighbours import Candidates, nearest_neighbours
+from reals.evaluation.distances import Advance, Space, coarse_pays, exact_distances, tiles
+from reals.evaluation.neighbours import PAIRS, Candidates, nearest_neighbours
 from reals.evaluation.scale import ordinary_scale
+from reals.evaluation.slices import slices
+from reals.runtime import interrupt
 from reals.runtime.progress import progress
 
 # Candidates whose exact distances are compared.
@@ -54,14 +57,43 @@ def nearest_training(
     with progress("Nearest training images", len(training) + len(samples), "rows") as shown:
         own_space = replace(space, coarse=coarse_pays(training, training, device))
         radii = nearest_neighbours(training, 1, own_space, shown.advance).radii
-        nearest = Candidates.none(len(samples), min(_CANDIDATES, len(training)), space)
-        for tile in tiles(samples, training, space, shown.advance):
-            nearest.offer(tile.rows, tile.distances, tile.columns, tile.error)
-    candidates = nearest.indices.cpu().numpy()
-    index, squared = np.empty(len(samples), np.int64), np.empty(len(samples))
-    for row, known in enumerate(candidates):
-        exact = np.square(training[known].astype(np.float64) - samples[row].astype(np.float64)).sum(axis=1)
-        index[row], squared[row] = known[exact.argmin()], exact.min()
+        index, squared = _nearest(training, samples, space, shown.advance)
     own = radii[index]
     ratio = np.divide(squared, own, out=np.where(squared > 0, np.inf, 0.0), where=own > 0)
     return NearestTraining(index, ratio)
+
+
+def _nearest(
+    training: np.ndarray, samples: np.ndarray, space: Space, advance: Advance
+) -> tuple[Int[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+    """Return each sample's nearest training image and the squared distance to it; of equally near ones any."""
+    index, squared = np.empty(len(samples), np.int64), np.empty(len(samples))
+    left, search = np.arange(len(samples)), space
+    # Where many training images are alike, finer arithmetic is needed to tell which is nearest.
+    while len(left) > 0 and search is not None:
+        nearest = Candidates.none(len(left), min(_CANDIDATES, len(training)), search)
+        for tile in tiles(samples if search is space else samples[left], training, search, advance):
+            nearest.offer(tile.rows, tile.distances, tile.columns, tile.error)
+        names, furthest = nearest.indices.cpu().numpy(), nearest.distances[:, -1].cpu().double().numpy()
+        for row, known in zip(left, names, strict=True):
+            index[row], squared[row] = _best(training, samples[row], known)
+        sure = (names.shape[1] == len(training)) | (squared[left] == 0) | (squared[left] <= furthest - nearest.error)
+        left, search, advance = left[~sure], search.finer(), _tell_nobody
+    for row in left:
+        interrupt.stop_if_requested("while comparing features")
+        blocks = [
+            _best(training, samples[row], np.arange(len(training))[some]) for some in slices(len(training), PAIRS)
+        ]
+        index[row], squared[row] = min(blocks, key=itemgetter(1))
+    return index, squared
+
+
+def _tell_nobody(rows: int) -> None:
+    """Tell nobody: progress counts each sample once."""
+
+
+def _best(training: np.ndarray, sample: np.ndarray, known: np.ndarray) -> tuple[int, float]:
+    """Return which of some training images is nearest to a sample, and how near, exact for ties."""
+    exact = exact_distances(torch.from_numpy(training[known]), torch.from_numpy(sample))
+    nearest = int(exact.argmin())
+    return int(known[nearest]), float(exact[nearest])

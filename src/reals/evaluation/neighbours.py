@@ -25,6 +25,8 @@ _SPARE = 5
 _COARSE_SPARE = 13
 # How far around an item a cluster is looked for, in distances to its last neighbour.
 _VICINITY = 16.0
+# Distances of a vicinity take about as long as this share of exact rows.
+_WORTH_A_VICINITY = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +202,9 @@ def _settle_clusters(
     while len(doubtful) > 1:
         rows, row = next(_exact_rows(items, doubtful[:1], device))
         result.fill(rows, own := _of_row(row, rows, neighbours))
-        away, reach = row[0].cpu().numpy(), float(own.outer[0]) * _VICINITY**2
+        away = row[0].cpu().numpy()
+        # Where it has many copies, what is nearest of the others.
+        reach = float(own.outer[0] or away.min(where=away > 0, initial=away.max())) * _VICINITY**2
         vicinity, inside = np.flatnonzero(away <= reach), doubtful[away[doubtful] <= reach]
         space = Space(items[doubtful[0]], float64_device(device), torch.float64)
         candidates = _search(items, inside, vicinity, neighbours, space)
@@ -208,8 +212,8 @@ def _settle_clusters(
         sure &= np.sqrt(found.outer) + np.sqrt(away[inside]) < np.sqrt(reach) * (1 - 1e-9)
         result.fill(inside[sure], found.of(sure))
         doubtful = np.setdiff1d(doubtful[1:], inside[sure])
-        # No clusters: one at a time, a vicinity each, would cost more than exact rows.
-        if 2 * sure.sum() < len(inside):
+        # No clusters: a vicinity for every few of them would cost more than exact rows.
+        if _WORTH_A_VICINITY * sure.sum() < len(inside):
             break
     return doubtful
 

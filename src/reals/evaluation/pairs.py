@@ -1,7 +1,7 @@
 """Which points lie in which balls of a tile, decided as in exact arithmetic; kept as the few pairs that they are."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -70,9 +70,9 @@ def near_pairs(
         rows, columns = rows[open_points], columns[open_points]
     distances = tile.distances[rows, columns]
     points, own = (columns, rows) if around_rows else (rows, columns)
-    bounds = torch.stack([radii[own], outer[own]])
-    within = distances <= bounds - tile.error
-    doubtful = (~within & (distances <= bounds + tile.error)).any(dim=0)
+    bounds, errors = torch.stack([radii[own], outer[own]]), tile.errors(rows, columns)
+    within = distances <= bounds - errors
+    doubtful = (~within & (distances <= bounds + errors)).any(dim=0)
     if known is not None:
         sure = known + torch.bincount(points[within[0]], minlength=len(known))
         needed = sure[points] < DECIDED
@@ -88,18 +88,18 @@ def exactly(items: Float[np.ndarray, "r d"], centres: Float[np.ndarray, "c d"], 
     """Return what decides pairs of rows and columns of a tile that was computed in ``space``."""
 
     def decide(
-        rows: Int[Tensor, " p"], columns: Int[Tensor, " p"], bounds: Float[Tensor, "b p"], space: Space | None = space
+        rows: Int[Tensor, " p"], columns: Int[Tensor, " p"], bounds: Float[Tensor, "b p"], space: Space = space
     ) -> Bool[Tensor, "b p"]:
-        finer = space.finer() if space is not None else None
-        if finer is None or len(rows) <= _MANY_PAIRS:
+        if len(rows) <= _MANY_PAIRS:
             return _by_differences(items, centres, rows, columns, bounds)
-        # Around their own mean the error is smaller.
-        finer = Space(Space.around(items, finer.device).origin, finer.device, finer.dtype)
-        blocks = finer.place(items), finer.place(centres)
-        tile = finer.tile(*blocks, slice(0, len(items)), slice(0, len(centres)))
-        distances = tile.distances[rows.to(finer.device), columns.to(finer.device)].to(bounds)
-        within = distances <= bounds - tile.error
-        doubtful = (~within & (distances <= bounds + tile.error)).any(dim=0)
+        finer = space.finer()
+        if finer is None:
+            return _by_clusters(items, centres, rows, columns, bounds, space)
+        # Around their own mean the error is smaller; where few lie far away, around what has most pairs.
+        last = finer.finer() is None
+        around = items[int(torch.bincount(rows).argmax())] if last else Space.around(items, finer.device).origin
+        finer = replace(finer, origin=around)
+        within, doubtful = _by_tile(items, centres, rows, columns, bounds, finer)
         if doubtful.any():
             left = doubtful.to(rows.device)
             within[:, doubtful] = decide(rows[left], columns[left], bounds[:, doubtful], finer)
@@ -108,11 +108,55 @@ def exactly(items: Float[np.ndarray, "r d"], centres: Float[np.ndarray, "c d"], 
     return decide
 
 
+def _by_tile(
+    items: np.ndarray, centres: np.ndarray, rows: Tensor, columns: Tensor, bounds: Float[Tensor, "b p"], space: Space
+) -> tuple[Bool[Tensor, "b p"], Bool[Tensor, " p"]]:
+    """Return which pairs are within each of their bounds, and of which pairs the tile of all does not tell."""
+    tile = space.tile(space.place(items), space.place(centres), slice(0, len(items)), slice(0, len(centres)))
+    places = rows.to(space.device), columns.to(space.device)
+    distances, errors = tile.distances[places].to(bounds), tile.errors(*places)
+    if isinstance(errors, Tensor):
+        errors = errors.to(bounds)
+    within = distances <= bounds - errors
+    return within, (~within & (distances <= bounds + errors)).any(dim=0)
+
+
+def _by_clusters(
+    items: np.ndarray, centres: np.ndarray, rows: Tensor, columns: Tensor, bounds: Float[Tensor, "b p"], space: Space
+) -> Bool[Tensor, "b p"]:
+    """Decide pairs by tiles of those near one item, around it, while that pays; at last one by one.
+
+    Clusters may be too tight for float64 around the mean of all, or hold ties, which are decided on a grid only.
+    """
+    within, left = torch.zeros_like(bounds, dtype=torch.bool), torch.arange(len(rows), device=rows.device)
+    while len(left) > _MANY_PAIRS:
+        middle = int(torch.bincount(rows[left]).argmax())
+        near = torch.zeros(len(centres), dtype=torch.bool, device=rows.device)
+        near[columns[left][rows[left] == middle]] = True
+        turns = near[columns[left]].nonzero()[:, 0]
+        some = left[turns]
+        own, row = rows[some].unique(return_inverse=True)
+        others, column = columns[some].unique(return_inverse=True)
+        few = items[own.cpu().numpy()], centres[others.cpu().numpy()]
+        chosen = some.to(bounds.device)
+        found, doubtful = _by_tile(*few, row, column, bounds[:, chosen], replace(space, origin=items[middle]))
+        decided = ~doubtful
+        within[:, chosen[decided]] = found[:, decided]
+        kept = torch.ones_like(left, dtype=torch.bool)
+        kept[turns[decided.to(turns.device)]] = False
+        left = left[kept]
+        if int(decided.sum()) < max(_MANY_PAIRS // 4, len(own) * len(others) // 16, 1):
+            break
+    place = left.to(bounds.device)
+    within[:, place] = _by_differences(items, centres, rows[left], columns[left], bounds[:, place])
+    return within
+
+
 def _by_differences(
     items: np.ndarray, centres: np.ndarray, rows: Tensor, columns: Tensor, bounds: Float[Tensor, "b p"]
 ) -> Bool[Tensor, "b p"]:
     own, others = (torch.from_numpy(some).to(bounds.device) for some in (items, centres))
-    rows, columns, parts = rows.to(bounds.device), columns.to(bounds.device), []
+    rows, columns, parts = rows.to(bounds.device), columns.to(bounds.device), [bounds[:, :0] > 0]
     for some, other, bound in zip(rows.split(PAIRS), columns.split(PAIRS), bounds.split(PAIRS, dim=1), strict=True):
         interrupt.stop_if_requested("while comparing features")
         parts.append(exact_distances(own[some], others[other]) <= bound)
