@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
+from reals.evaluation import distances, neighbours, pairs
 from reals.evaluation import precision_recall as ours
 from reals.evaluation.float32 import coarse_products_are_faster
 from reals.runtime.memory import keep_freed_memory
@@ -67,6 +68,19 @@ def _memory(name: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
+def count_decided() -> list[int]:
+    """Return a list that will hold how many pairs are decided by their differences, block after block."""
+    counts, exact = [], distances.exact_distances
+
+    def counted(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        found = exact(one, other)
+        counts.append(found.numel())
+        return found
+
+    neighbours.exact_distances = pairs.exact_distances = counted
+    return counts
+
+
 def run_alone(name: str, directory: str) -> None:
     """Measure one of them in this process and print it as JSON."""
     keep_freed_memory()
@@ -78,6 +92,7 @@ def run_alone(name: str, directory: str) -> None:
     warm = features(64)
     ours.precision_recall(*warm)
     straightforward(*warm)
+    decided = count_decided()
     before = start_of_peak()
     with threadpool_limits(1):
         started = time.process_time()
@@ -87,7 +102,8 @@ def run_alone(name: str, directory: str) -> None:
             found = ours.precision_recall(reference, samples)
             values = found.precision, found.recall
         spent = time.process_time() - started
-    print(json.dumps({"seconds": spent, "megabytes": (_memory("VmHWM") - before) / 1024, "values": values}))
+    megabytes = (_memory("VmHWM") - before) / 1024
+    print(json.dumps({"seconds": spent, "megabytes": megabytes, "values": values, "decided": sum(decided)}))
 
 
 def main(items: int) -> None:
@@ -106,6 +122,8 @@ def main(items: int) -> None:
         "processor_seconds": {name: found["seconds"] for name, found in best.items()},
         "ratio": best["straightforward"]["seconds"] / best["ours"]["seconds"],
         "ratio_in_float32": best["straightforward"]["seconds"] / best["ours_in_float32"]["seconds"],
+        # Of the pairs in a set, each counted once, and across.
+        "share_decided_by_differences": best["ours"]["decided"] / (2.0 * items**2),
         "coarse_products_are_faster": coarse_products_are_faster(),
         "megabytes_beyond_the_features": {name: found["megabytes"] for name, found in best.items()},
         "memory_ratio": best["straightforward"]["megabytes"] / max(best["ours"]["megabytes"], 1.0),

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from reals.cli.main import _dispatch
 from reals.runtime import interrupt
+from reals.runtime.threads import one_thread
 
 DEBUG = ("run", "--recipe", "debug", "--data", "scenes:120")
 _made: dict[str, Path] = {}
@@ -25,12 +25,10 @@ _made: dict[str, Path] = {}
 def _as_a_command() -> Iterator[None]:
     """Take back what a command does to its process: signal handlers, requests to stop, the number of threads."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        yield
+        with one_thread():
+            yield
     finally:
-        torch.set_num_threads(threads)
         interrupt._requested = None
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -33,3 +33,16 @@ def places(where: Bool[Tensor, "r c"]) -> tuple[Int[Tensor, " found"], Int[Tenso
     flat = np.flatnonzero((where.T if turned else where).numpy())
     one, other = (torch.from_numpy(part) for part in np.divmod(flat, where.shape[0 if turned else 1]))
     return (other, one) if turned else (one, other)
+
+
+def ranks(groups: Int[Tensor, " n"], counts: Int[Tensor, " groups"]) -> Int[Tensor, " n"]:
+    """Return the place of each element in its own group, from 0 on; ``groups`` is sorted, ``counts`` says how large."""
+    return torch.arange(len(groups), device=groups.device) - (counts.cumsum(0) - counts)[groups]
+
+
+def within_bounds(
+    distances: Float[Tensor, " p"], bounds: Float[Tensor, "b p"], errors: Float[Tensor, " p"] | float
+) -> tuple[Bool[Tensor, "b p"], Bool[Tensor, " p"]]:
+    """Return which distances are within each of their bounds for sure, and which ``errors`` leave open at any."""
+    within = distances <= bounds - errors
+    return within, (~within & (distances <= bounds + errors)).any(dim=0)

@@ -30,7 +30,7 @@ from reals.runtime.progress import progress
 from reals.runtime.threads import one_thread
 
 _ROWS = 4096
-# Of a matrix whose eigenvectors a second thread finds no faster: at 320 it does not, at 2048 by a third.
+# Of a matrix whose eigenvectors a second thread finds hardly faster (benchmarks/eigenvalues.py).
 _SMALL = 1024
 
 

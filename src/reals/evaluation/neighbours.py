@@ -119,7 +119,7 @@ def _below(distances: Tensor, bound: Tensor, first: int) -> tuple[Tensor, Tensor
     rows, order = rows.sort(stable=True)
     columns = columns[order]
     counts = torch.bincount(rows, minlength=len(distances))
-    slots = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    slots = comparing.ranks(rows, counts)
     shape = (len(distances), int(counts.max()))
     values = torch.full(shape, torch.inf, dtype=distances.dtype, device=rows.device)
     found = torch.zeros(shape, dtype=torch.int64, device=rows.device)

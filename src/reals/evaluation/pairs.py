@@ -71,8 +71,7 @@ def near_pairs(
     distances = tile.distances[rows, columns]
     points, own = (columns, rows) if around_rows else (rows, columns)
     bounds, errors = torch.stack([radii[own], outer[own]]), tile.errors(rows, columns)
-    within = distances <= bounds - errors
-    doubtful = (~within & (distances <= bounds + errors)).any(dim=0)
+    within, doubtful = comparing.within_bounds(distances, bounds, errors)
     if known is not None:
         sure = known + torch.bincount(points[within[0]], minlength=len(known))
         needed = sure[points] < DECIDED
@@ -117,8 +116,7 @@ def _by_tile(
     distances, errors = tile.distances[places].to(bounds), tile.errors(*places)
     if isinstance(errors, Tensor):
         errors = errors.to(bounds)
-    within = distances <= bounds - errors
-    return within, (~within & (distances <= bounds + errors)).any(dim=0)
+    return comparing.within_bounds(distances, bounds, errors)
 
 
 def _by_clusters(

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from reals.evaluation import comparing
+
 DECIDED = 2
 """In how many balls a point must be for it not to matter in how many more it is."""
 
@@ -116,8 +118,7 @@ def _first(pairs: Pairs) -> Pairs:
     if len(counts) == 0 or int(counts.max()) <= _REMEMBERED:
         return pairs
     order = pairs.points.argsort(stable=True)
-    rank = torch.arange(len(order), device=order.device) - (counts.cumsum(0) - counts)[pairs.points[order]]
-    return pairs.of(order[rank < _REMEMBERED])
+    return pairs.of(order[comparing.ranks(pairs.points[order], counts) < _REMEMBERED])
 
 
 def without_noise(change: Float[np.ndarray, " n"], noise: float) -> Float[np.ndarray, " n"]:

@@ -11,8 +11,8 @@ def one_thread() -> Iterator[None]:
     """Compute on one thread.
 
     A decomposition of a small matrix is thousands of steps of microseconds, at each of which all threads wait for the
-    last. Two threads on two free cores gain little; where another program has one of them, every step waits for it: the
-    eigenvalues of a 320 x 320 matrix were measured to take 7.6 s instead of 18 ms.
+    last. Two threads on two free cores gain little; where another program has one of them, every step waits for it
+    (``benchmarks/eigenvalues.py``).
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
